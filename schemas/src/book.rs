@@ -1,0 +1,124 @@
+//! Bodies of L2 book records: rkyv archived vectors of levels, written without rkyv's serializer and read in place.
+//!
+//! ```text
+//!  0            bids: (price i64, quantity i64) × bid_count
+//!  16 × bids    asks: (price i64, quantity i64) × ask_count
+//!  len - 32     venue_seq_first u64
+//!  len - 24     venue_seq_last u64
+//!  len - 16     bids: offset i32, relative to this field | bid_count u32
+//!  len -  8     asks: offset i32, relative to this field | ask_count u32
+//! ```
+//!
+//! That is exactly the archive that rkyv makes of [`BookBody`] (root last), so `rkyv::access` reads it too; the tests hold both to the
+//! same bytes. [`BookRef`] reads each count and offset once, bounds it and keeps it in a local, because the bytes may lie in memory
+//! that another process can write.
+
+use rkyv::{Archive, Serialize};
+use zerocopy::{FromBytes, Immutable, IntoBytes, KnownLayout};
+
+/// Price and quantity mantissas; in a delta, quantity 0 deletes the price.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, FromBytes, IntoBytes, Immutable, KnownLayout, Archive, Serialize)]
+#[rkyv(compare(PartialEq), derive(Debug))]
+#[repr(C)]
+pub struct Level {
+    /// Price mantissa.
+    pub price: i64,
+    /// Quantity mantissa.
+    pub quantity: i64,
+}
+
+/// The owned form whose archive a book record's body is.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Archive, Serialize)]
+#[rkyv(derive(Debug))]
+pub struct BookBody {
+    /// The venue's first update number in this message, 0 where it gives none.
+    pub venue_seq_first: u64,
+    /// The venue's last update number in this message, 0 where it gives none.
+    pub venue_seq_last: u64,
+    /// Bid levels in the venue's order; a later one wins.
+    pub bids: Vec<Level>,
+    /// Ask levels in the venue's order; a later one wins.
+    pub asks: Vec<Level>,
+}
+
+/// Bytes of one level.
+pub const LEVEL_BYTES: usize = size_of::<Level>();
+/// Bytes of the archive's root.
+pub const BOOK_ROOT_BYTES: usize = size_of::<ArchivedBookBody>();
+/// Levels, both sides together, that fit one record; longer books are groups of records.
+pub const RECORD_LEVELS_MAX: usize = (crate::RECORD_BYTES_MAX - crate::RECORD_HEADER_BYTES - BOOK_ROOT_BYTES) / LEVEL_BYTES;
+
+const _: () = {
+    assert!(LEVEL_BYTES == 16 && size_of::<ArchivedLevel>() == LEVEL_BYTES && align_of::<ArchivedLevel>() == 8);
+    assert!(BOOK_ROOT_BYTES == 32 && align_of::<ArchivedBookBody>() == 8);
+};
+
+/// A book body read in place.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct BookRef<'a> {
+    /// The venue's first update number, 0 where it gives none.
+    pub venue_seq_first: u64,
+    /// The venue's last update number, 0 where it gives none.
+    pub venue_seq_last: u64,
+    /// Bid levels of this record.
+    pub bids: &'a [Level],
+    /// Ask levels of this record.
+    pub asks: &'a [Level],
+}
+
+impl<'a> BookRef<'a> {
+    /// Reads the root at the end of `body`; `None` where lengths, offsets or alignment are impossible.
+    #[must_use]
+    #[inline]
+    pub fn read(body: &'a [u8]) -> Option<Self> {
+        let levels_bytes = body.len().checked_sub(BOOK_ROOT_BYTES)?;
+        let (levels, root) = body.split_at(levels_bytes);
+        let root = <[u64; 4]>::read_from_bytes(root).ok()?;
+        let bids = side(levels, root[2], levels_bytes + 16)?;
+        let asks = side(levels, root[3], levels_bytes + 24)?;
+        Some(Self { venue_seq_first: root[0], venue_seq_last: root[1], bids, asks })
+    }
+
+    /// Bytes of a body with that many levels.
+    #[must_use]
+    #[inline]
+    pub fn body_bytes(bid_count: usize, ask_count: usize) -> usize {
+        (bid_count + ask_count) * LEVEL_BYTES + BOOK_ROOT_BYTES
+    }
+
+    /// Writes the archive into `into`, which has exactly [`Self::body_bytes`].
+    ///
+    /// # Panics
+    /// When `into` has another length.
+    #[inline]
+    pub fn encode(&self, into: &mut [u8]) {
+        let bid_bytes = self.bids.len() * LEVEL_BYTES;
+        let levels_bytes = bid_bytes + self.asks.len() * LEVEL_BYTES;
+        assert!(into.len() == levels_bytes + BOOK_ROOT_BYTES);
+        into[..bid_bytes].copy_from_slice(self.bids.as_bytes());
+        into[bid_bytes..levels_bytes].copy_from_slice(self.asks.as_bytes());
+        let vector = |from: usize, field: usize, count: usize| {
+            let offset = from as i64 - (levels_bytes + field) as i64;
+            u64::from(offset as i32 as u32) | (count as u64) << 32
+        };
+        let root = [self.venue_seq_first, self.venue_seq_last, vector(0, 16, self.bids.len()), vector(bid_bytes, 24, self.asks.len())];
+        into[levels_bytes..].copy_from_slice(root.as_bytes());
+    }
+}
+
+/// The levels that an archived vector (`offset | count << 32`, stored at `field_at`) points to.
+#[inline]
+fn side(levels: &[u8], vector: u64, field_at: usize) -> Option<&[Level]> {
+    let count = (vector >> 32) as usize;
+    let from = usize::try_from(field_at as i64 + i64::from(vector as u32 as i32)).ok()?;
+    let bytes = levels.get(from..from.checked_add(count.checked_mul(LEVEL_BYTES)?)?)?;
+    <[Level]>::ref_from_bytes(bytes).ok()
+}
+
+/// rkyv's own checked access to a book body.
+///
+/// # Errors
+/// What rkyv found wrong.
+pub fn access_archived(body: &[u8]) -> Result<&ArchivedBookBody, rkyv::rancor::Error> {
+    rkyv::access::<ArchivedBookBody, rkyv::rancor::Error>(body)
+}

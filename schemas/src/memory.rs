@@ -1,0 +1,284 @@
+//! Pages in memory that several processes map: the one place where raw page memory becomes Rust references.
+//!
+//! # Why this is sound
+//! A page has one writer ([`PageWriter`]) and any number of readers ([`PageView`]), in any number of processes.
+//! * Before the first commit word of a page is stored, no reader looks beyond the identity fields, which were complete before the page
+//!   was handed to anyone.
+//! * The writer stores a record's bytes first and its commit word last, with release order; a reader forms a reference to a record's
+//!   bytes only after it loaded the word with acquire order and found it neither zero nor the end marker. So every byte behind such a
+//!   reference is initialised and was written before.
+//! * Committed bytes are never written again while anybody can hold the page: the writer only moves forward, and memory is reused only
+//!   after the transport's reference count (or the journal's generation) says that nobody reads it.
+//! * The writer's own `&mut [u8]` covers only bytes behind the last commit word and excludes the word that readers poll.
+//! * Words that both sides touch (commit words, first sequence, first time) are accessed as atomics only.
+//!
+//! A hostile process with the right to map the memory for writing could still change it under a reader; such a process runs as the same
+//! user and is trusted by the design. Lengths and counts are nevertheless read once, bounded and kept in locals.
+
+use crate::{
+    EventRef, FIRST_SEQUENCE_OFFSET, FIRST_TS_EVENT_OFFSET, PAGE_BYTES, PAGE_END_WORD, PageHeader, RECORDS_END, RECORDS_OFFSET,
+    RecordDraft, RecordRef, SchemaError,
+    record::{CommitWord, flags},
+};
+use std::{
+    marker::PhantomData,
+    ptr::NonNull,
+    sync::atomic::{AtomicU64, Ordering},
+};
+use zerocopy::IntoBytes;
+
+/// Alignment that page memory needs: a cache line.
+pub const PAGE_ALIGNMENT: usize = 64;
+
+/// The right to append to one page. Offsets are bytes from the start of the page.
+#[derive(Debug)]
+pub struct PageWriter {
+    base: NonNull<u8>,
+}
+
+// SAFETY: the contract of `from_raw` makes this value the page's only writer, and moving it moves that right.
+unsafe impl Send for PageWriter {}
+
+impl PageWriter {
+    /// Takes the right to write a page.
+    ///
+    /// # Safety
+    /// `base` is aligned to [`PAGE_ALIGNMENT`] and valid for reads and writes of [`PAGE_BYTES`] as long as the value lives; the record
+    /// area is zero; nobody else writes record area, first sequence or first time; readers follow the protocol of this module.
+    #[must_use]
+    pub unsafe fn from_raw(base: NonNull<u8>) -> Self {
+        debug_assert!(base.addr().get().is_multiple_of(PAGE_ALIGNMENT));
+        Self { base }
+    }
+
+    #[inline]
+    fn word(&self, offset: usize) -> &AtomicU64 {
+        assert!(offset.is_multiple_of(8) && offset <= PAGE_BYTES - 8);
+        // SAFETY: in bounds and aligned by the assertion; shared words are accessed as atomics only (module essay).
+        unsafe { AtomicU64::from_ptr(self.base.as_ptr().add(offset).cast()) }
+    }
+
+    /// The bytes of a record behind its commit word.
+    #[inline]
+    fn record_mut(&mut self, offset: usize, length_bytes: usize) -> &mut [u8] {
+        assert!(offset >= RECORDS_OFFSET && length_bytes >= 8 && offset + length_bytes <= RECORDS_END - 8);
+        // SAFETY: in bounds by the assertion. Nobody reads these bytes before the commit word at `offset` is stored, and the caller
+        // writes forward only, so they are behind every committed record; we are the only writer (contract of `from_raw`).
+        unsafe { std::slice::from_raw_parts_mut(self.base.as_ptr().add(offset + 8), length_bytes - 8) }
+    }
+
+    /// Stores the page's first sequence and time; call it before the first commit.
+    #[inline]
+    pub fn begin(&mut self, first_sequence: u64, first_ts_event: u64) {
+        // SYNC: made visible by the release store in `commit`.
+        self.word(FIRST_SEQUENCE_OFFSET).store(first_sequence, Ordering::Relaxed);
+        self.word(FIRST_TS_EVENT_OFFSET).store(first_ts_event, Ordering::Relaxed);
+    }
+
+    /// Writes a record's bytes behind its commit word.
+    ///
+    /// # Panics
+    /// When the record does not fit between `offset` and the end marker's room.
+    #[inline]
+    pub fn write(&mut self, offset: usize, draft: &RecordDraft<'_>, sequence: u64) {
+        draft.encode_after_word(sequence, self.record_mut(offset, draft.length_bytes()));
+    }
+
+    /// Copies the bytes of a record, without its commit word, that `from` holds at the same offset.
+    #[inline]
+    pub fn copy_record(&mut self, offset: usize, length_bytes: usize, from: &mut Self) {
+        self.record_mut(offset, length_bytes).copy_from_slice(from.record_mut(offset, length_bytes));
+    }
+
+    /// Commits the record at `offset`: readers see it from now on.
+    #[inline]
+    pub fn commit(&mut self, offset: usize, word: u64) {
+        // SYNC: pairs with the acquire load in `PageView::load_word`.
+        self.word(offset).store(word, Ordering::Release);
+    }
+
+    /// Marks the end of the page at `offset`: the next record is in the next page.
+    #[inline]
+    pub fn end(&mut self, offset: usize) {
+        self.commit(offset, PAGE_END_WORD);
+    }
+}
+
+/// Fills a page of `base` with zeroes and its identity, ready for [`PageWriter::from_raw`].
+///
+/// # Safety
+/// `base` is aligned to [`PAGE_ALIGNMENT`], valid for writes of [`PAGE_BYTES`], and nobody reads or writes it meanwhile.
+pub unsafe fn format_page(base: NonNull<u8>, header: &PageHeader) {
+    // SAFETY: by this function's contract.
+    unsafe {
+        base.as_ptr().write_bytes(0, PAGE_BYTES);
+        base.as_ptr().cast::<PageHeader>().write_unaligned(*header);
+    }
+}
+
+/// A page as a reader sees it, for as long as whatever keeps the memory is borrowed.
+#[derive(Clone, Copy, Debug)]
+pub struct PageView<'a> {
+    base: NonNull<u8>,
+    keeper: PhantomData<&'a [u8]>,
+}
+
+/// What lies at an offset of a page.
+#[derive(Clone, Copy, Debug)]
+pub enum Slot<'a> {
+    /// Nothing yet: the writer is here.
+    Open,
+    /// The page ends: go to the next.
+    End,
+    /// A committed record that passed every check.
+    Record(RecordRef<'a>),
+}
+
+/// What event begins at an offset of a page.
+#[derive(Clone, Copy, Debug)]
+pub enum EventSlot<'a> {
+    /// Nothing yet: the writer is here.
+    Open,
+    /// The page ends: go to the next.
+    End,
+    /// A complete event.
+    Event(EventRef<'a>),
+    /// Records of an event whose last record is not in this page, or not yet.
+    Part {
+        /// Number of records here.
+        record_count: u32,
+        /// Their bytes.
+        bytes: &'a [u8],
+        /// Whether the page ends behind them: the event goes on in the next page.
+        page_ends: bool,
+    },
+}
+
+impl<'a> PageView<'a> {
+    /// A view of page memory.
+    ///
+    /// # Safety
+    /// `base` is aligned to [`PAGE_ALIGNMENT`] and valid for reads of [`PAGE_BYTES`] for `'a`; all its bytes are initialised; its writer
+    /// follows the protocol of this module and does not reuse the memory during `'a`.
+    #[must_use]
+    pub unsafe fn from_raw(base: NonNull<u8>) -> Self {
+        Self { base, keeper: PhantomData }
+    }
+
+    /// A view of a page of our own.
+    ///
+    /// # Panics
+    /// When the slice is shorter than a page or not aligned to eight bytes.
+    #[must_use]
+    pub fn from_bytes(page: &'a [u8]) -> Self {
+        assert!(page.len() >= PAGE_BYTES && page.as_ptr().addr().is_multiple_of(8));
+        Self { base: NonNull::from(page).cast(), keeper: PhantomData }
+    }
+
+    /// Loads the commit word at `offset`.
+    ///
+    /// # Panics
+    /// When `offset` is not a word of the page.
+    #[must_use]
+    #[inline]
+    pub fn load_word(&self, offset: usize) -> u64 {
+        assert!(offset.is_multiple_of(8) && offset <= PAGE_BYTES - 8);
+        // SAFETY: in bounds and aligned by the assertion; shared words are accessed as atomics only, and loading needs no right to write.
+        // SYNC: pairs with the release store in `PageWriter::commit`.
+        unsafe { AtomicU64::from_ptr(self.base.as_ptr().add(offset).cast()) }.load(Ordering::Acquire)
+    }
+
+    /// The page's identity. First sequence and time are zero until the first record is committed.
+    ///
+    /// # Errors
+    /// [`SchemaError::PageHeader`] where it is not a page of this version.
+    pub fn header(&self) -> Result<PageHeader, SchemaError> {
+        let mut words = [0u64; crate::PAGE_HEADER_BYTES / 8];
+        for (index, word) in words.iter_mut().enumerate() {
+            *word = self.load_word(index * 8);
+        }
+        PageHeader::read(words.as_bytes())
+    }
+
+    /// Sequence of the first record; 0 while there is none.
+    #[must_use]
+    #[inline]
+    pub fn first_sequence(&self) -> u64 {
+        if self.load_word(RECORDS_OFFSET) == 0 { 0 } else { self.load_word(FIRST_SEQUENCE_OFFSET) }
+    }
+
+    /// What lies at `offset`, where the record with `sequence` is expected.
+    ///
+    /// # Errors
+    /// [`SchemaError::Record`]: committed, and wrong.
+    #[inline]
+    pub fn slot(&self, offset: usize, sequence: u64) -> Result<Slot<'a>, SchemaError> {
+        if offset >= RECORDS_END {
+            return Ok(Slot::End);
+        }
+        let word = self.load_word(offset);
+        if word == 0 {
+            return Ok(Slot::Open);
+        }
+        if word == PAGE_END_WORD {
+            return Ok(Slot::End);
+        }
+        let length = CommitWord::unpack(word).length_bytes;
+        let bytes =
+            self.committed(offset, length as usize).ok_or(SchemaError::Record { sequence, field: "length", found: u64::from(length) })?;
+        RecordRef::new(bytes, sequence).map(Slot::Record)
+    }
+
+    /// What event begins at `offset`, where the record with `sequence` is expected.
+    ///
+    /// # Errors
+    /// [`SchemaError`]: committed, and wrong.
+    #[inline]
+    pub fn event(&self, offset: usize, sequence: u64) -> Result<EventSlot<'a>, SchemaError> {
+        match self.slot(offset, sequence)? {
+            Slot::Open => Ok(EventSlot::Open),
+            Slot::End => Ok(EventSlot::End),
+            Slot::Record(record) if record.flags() & flags::WHOLE == flags::WHOLE => {
+                Ok(EventSlot::Event(EventRef::single(record, sequence)))
+            }
+            Slot::Record(record) => self.group(offset, sequence, record),
+        }
+    }
+
+    /// The group that `first` begins or continues.
+    #[cold]
+    fn group(&self, offset: usize, sequence: u64, first: RecordRef<'a>) -> Result<EventSlot<'a>, SchemaError> {
+        let (mut end, mut record_count) = (offset + first.bytes().len(), 1u32);
+        let mut is_last = first.is_last();
+        let mut page_ends = false;
+        while !is_last && !page_ends {
+            match self.slot(end, sequence + u64::from(record_count))? {
+                Slot::Open => break,
+                Slot::End => page_ends = true,
+                // Another event begins where this one should go on: the reader decides what a group without an end means.
+                Slot::Record(record) if record.is_first() => break,
+                Slot::Record(record) => {
+                    is_last = record.is_last();
+                    end += record.bytes().len();
+                    record_count += 1;
+                }
+            }
+        }
+        let bytes = self.committed(offset, end - offset).ok_or(SchemaError::Group { sequence, reason: "it leaves the page" })?;
+        if is_last && first.is_first() {
+            return EventRef::new(bytes, sequence).map(EventSlot::Event);
+        }
+        Ok(EventSlot::Part { record_count, bytes, page_ends })
+    }
+
+    /// Record bytes from `offset` on, which the caller has seen committed (their commit words loaded through this view).
+    #[inline]
+    pub(crate) fn committed(&self, offset: usize, length_bytes: usize) -> Option<&'a [u8]> {
+        let end = offset.checked_add(length_bytes)?;
+        if offset < RECORDS_OFFSET || end > RECORDS_END {
+            return None;
+        }
+        // SAFETY: in bounds by the check; committed bytes are initialised and unchanging while the page is held (module essay).
+        Some(unsafe { std::slice::from_raw_parts(self.base.as_ptr().add(offset), length_bytes) })
+    }
+}

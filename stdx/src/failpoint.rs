@@ -1,0 +1,78 @@
+//! Fail points: named places, none of them on the path of a single event, where a test ends the process with SIGKILL.
+//!
+//! They are in every build, so that the tests kill the very binary that runs; one that is not armed costs a relaxed load.
+
+use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
+
+/// The places.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[repr(u32)]
+pub enum FailPoint {
+    /// The writer holds the lock and has not yet written anything.
+    WriterStart = 1,
+    /// The new epoch is recorded; no segment and no journal exist yet.
+    EpochTaken = 2,
+    /// The sequencer ended a page and has not begun the next.
+    PageTurn = 3,
+    /// A segment file has been allocated under its temporary name.
+    SegmentAllocated = 4,
+    /// A segment file got its name; the directory is not synced.
+    SegmentRenamed = 5,
+    /// Data and seal of a group are written; nothing is synced.
+    SealWritten = 6,
+    /// A group is synced; `seq_durable` has not moved.
+    SealSynced = 7,
+    /// Half of a dead writer's journal is in the WAL.
+    Salvage = 8,
+    /// All of a dead writer's journal is in the WAL; the journal still exists.
+    SalvageDone = 9,
+}
+
+impl FailPoint {
+    /// Every fail point and the name it has on the command line.
+    pub const ALL: [(Self, &'static str); 9] = [
+        (Self::WriterStart, "writer-start"),
+        (Self::EpochTaken, "epoch-taken"),
+        (Self::PageTurn, "page-turn"),
+        (Self::SegmentAllocated, "segment-allocated"),
+        (Self::SegmentRenamed, "segment-renamed"),
+        (Self::SealWritten, "seal-written"),
+        (Self::SealSynced, "seal-synced"),
+        (Self::Salvage, "salvage"),
+        (Self::SalvageDone, "salvage-done"),
+    ];
+
+    /// The fail point of a name.
+    #[must_use]
+    pub fn from_name(name: &str) -> Option<Self> {
+        Self::ALL.iter().find(|(_, n)| *n == name).map(|(point, _)| *point)
+    }
+}
+
+static ARMED: AtomicU32 = AtomicU32::new(0);
+static REMAINING: AtomicU64 = AtomicU64::new(0);
+
+/// From now on the process dies at the `nth` passage (from 1) of `point`.
+pub fn arm(point: FailPoint, nth: u64) {
+    REMAINING.store(nth.max(1), Ordering::Relaxed);
+    ARMED.store(point as u32, Ordering::Release);
+}
+
+/// Passes a fail point.
+#[inline]
+pub fn pass(point: FailPoint) {
+    if ARMED.load(Ordering::Relaxed) == point as u32 {
+        count_down();
+    }
+}
+
+#[cold]
+fn count_down() {
+    if REMAINING.fetch_sub(1, Ordering::AcqRel) == 1 {
+        // A SIGKILL to oneself is delivered before the call returns.
+        while rustix::process::kill_process(rustix::process::getpid(), rustix::process::Signal::KILL).is_err() {}
+        loop {
+            std::thread::park();
+        }
+    }
+}

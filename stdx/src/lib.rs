@@ -1,0 +1,9 @@
+//! Clock, waiting, cores and fail points: what every floor of Tapewire needs of the machine.
+//!
+//! Time, randomness and waiting come in through here so that they can be simulated; nothing else in the project calls
+//! `SystemTime::now` or `thread::sleep`.
+
+pub mod clock;
+pub mod cores;
+pub mod failpoint;
+pub mod wait;
