@@ -1,1 +1,69 @@
-//! x
+//! Journal and write-ahead log of the Tapewire bus: what was published can be read back, whoever dies.
+//!
+//! # How data flows
+//! The sequencer appends each record to a page of the *journal*, a ring of pages in a memory file that survives the death of every
+//! process. The *journaler* thread drains the ring into the *WAL*: preallocated segment files of the same pages, written past the page
+//! cache in groups, each group sealed by a CRC and synced; then `seq_durable` moves. [`LogReader`] reads both from any process: the
+//! journal where it reaches, the files before. [`StreamWriter`] is the write side: one per stream, fenced by a file lock and an epoch; it
+//! begins by bringing whatever a dead predecessor left in its journal into the WAL.
+//!
+//! # Invariants
+//! * A record is in the journal before anybody can see it elsewhere, so a kill at any instruction loses nothing that was seen.
+//! * Bytes from disk are checked against their seal before they become a reference; a torn tail is cut and said, damage before it is an
+//!   error that names file and offset.
+//! * A failed write or sync poisons the writer: it is never retried, publishing stops, readers go on.
+//! * Only complete segments are mapped; nothing mapped is ever written or cut.
+//! * This crate knows nothing of iceoryx2 and is usable alone. Every file access goes through [`Disk`].
+//!
+//! ```
+//! use tapewire_schemas::{Control, ControlCode, Event, EventSlot, Payload, RECORDS_OFFSET, Stamp};
+//! use tapewire_storage::{Bus, Found, LogReader, StreamWriter, WalSettings};
+//!
+//! let directory = tempfile::tempdir()?;
+//! let bus = Bus::open_or_create(directory.path())?;
+//! let settings = WalSettings { journal_pages: 8, segment_pages: 4, ..WalSettings::default() };
+//! let writer = StreamWriter::open(&bus, "market", &settings)?;
+//!
+//! // One record, appended the way a sequencer does it.
+//! let mut page = writer.opener().and_then(|mut opener| opener.prepare()).expect("a new ring has room");
+//! let event = Event { stamp: Stamp::default(), payload: Payload::Control(Control::new(ControlCode::Heartbeat, 1, 0, 0)) };
+//! let draft = event.records().next().expect("every event has a record");
+//! let end = RECORDS_OFFSET + draft.length_bytes();
+//! page.writer_mut().begin(1, 0);
+//! page.writer_mut().write(RECORDS_OFFSET, &draft, 1);
+//! page.writer_mut().commit(RECORDS_OFFSET, draft.commit_word());
+//! let progress = writer.progress().expect("the stream has a journal");
+//! progress.committed(0, end, 1);
+//!
+//! // Any process sees it at once, and after the close it is in the files.
+//! let mut reader = LogReader::open(&bus.stream("market"))?;
+//! assert_eq!(reader.seek(1)?, Found::Page);
+//! page.writer_mut().end(end);
+//! progress.page_ended(0, end, 1);
+//! assert_eq!(writer.close()?, 1);
+//! assert_eq!(reader.seek(1)?, Found::Page);
+//! let view = reader.page().expect("a page was found");
+//! assert!(matches!(view.event(RECORDS_OFFSET, 1)?, EventSlot::Event(_)));
+//! # Ok::<(), Box<dyn std::error::Error>>(())
+//! ```
+
+mod bus;
+mod disk;
+mod error;
+mod journal;
+mod log_reader;
+mod registry;
+mod small_file;
+mod verify;
+mod wal;
+mod writer;
+
+pub use bus::{Bus, EpochState, Stream};
+pub use disk::{Access, DIRECT_ALIGNMENT, Disk, DiskFile, RealDisk};
+pub use error::StorageError;
+pub use journal::{JournalOpener, JournalPage, JournalProgress};
+pub use log_reader::{Found, LogReader, Refresh};
+pub use registry::{Definition, Registry, RegistryWriter};
+pub use verify::{VerifyReport, verify_stream};
+pub use wal::Tail;
+pub use writer::{StreamWriter, WalSettings, WalStatus, recover_stream};

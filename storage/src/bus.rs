@@ -1,0 +1,203 @@
+//! The bus directory: identity, streams and where their files lie.
+//!
+//! ```text
+//! BUS/bus.id                           random identity, made once
+//! BUS/bus.lock                         held while the identity is made
+//! BUS/<stream>/writer.lock             flock of the one writer, its pid inside
+//! BUS/<stream>/epoch                   the newest epoch, and where it ended if it ended in good order
+//! BUS/<stream>/registry.log            definitions (see `registry`)
+//! BUS/<stream>/wal_{sequence:020}.log  segments
+//! BUS/<stream>/spare_*.tmp             segments allocated ahead
+//! /dev/shm/tapewire-<bus id>/<stream>.<epoch>.journal
+//! ```
+
+use crate::{
+    disk::{Access, Disk, RealDisk},
+    error::{Result, StorageError},
+    small_file,
+};
+use std::{
+    path::{Path, PathBuf},
+    sync::Arc,
+};
+
+/// Where memory files live.
+const MEMORY_DIRECTORY: &str = "/dev/shm";
+
+/// A bus on this host.
+#[derive(Clone, Debug)]
+pub struct Bus {
+    directory: PathBuf,
+    id: u128,
+    disk: Arc<dyn Disk>,
+}
+
+/// One of its streams.
+#[derive(Clone, Debug)]
+pub struct Stream {
+    pub(crate) bus: Bus,
+    name: String,
+    id: u32,
+    directory: PathBuf,
+}
+
+impl Bus {
+    /// Opens the bus in `directory`, which a writer created before.
+    ///
+    /// # Errors
+    /// [`StorageError::NoBus`] where there is none, [`StorageError::Corrupt`] where its identity is damaged.
+    pub fn open(directory: &Path) -> Result<Self> {
+        Self::open_on(RealDisk::shared(), directory)?.ok_or_else(|| StorageError::NoBus { path: directory.to_owned() })
+    }
+
+    /// Opens the bus in `directory`, and creates it where there is none.
+    ///
+    /// # Errors
+    /// As [`Self::open`], and what the file system says.
+    pub fn open_or_create(directory: &Path) -> Result<Self> {
+        let disk = RealDisk::shared();
+        disk.create_dir_all(directory).map_err(StorageError::io("create", directory))?;
+        // Two processes may come at once: the lock decides who makes the identity.
+        let lock_path = directory.join("bus.lock");
+        let lock = disk.open(&lock_path, Access::Create).map_err(StorageError::io("create", &lock_path))?;
+        for _ in 0..CREATE_LOOKS_MAX {
+            if let Some(bus) = Self::open_on(Arc::clone(&disk), directory)? {
+                return Ok(bus);
+            }
+            if lock.try_lock().map_err(StorageError::io("lock", &lock_path))? {
+                let id = random_id(disk.as_ref())?;
+                small_file::write(disk.as_ref(), &directory.join("bus.id"), "bus", &format!("id={id:032x}"))?;
+            } else {
+                std::thread::yield_now();
+            }
+        }
+        Err(StorageError::WriterActive { path: lock_path, pid: 0 })
+    }
+
+    fn open_on(disk: Arc<dyn Disk>, directory: &Path) -> Result<Option<Self>> {
+        let path = directory.join("bus.id");
+        let Some(payload) = small_file::read(disk.as_ref(), &path, "bus")? else { return Ok(None) };
+        let id = small_file::field(&payload, "id")
+            .and_then(|text| u128::from_str_radix(text, 16).ok())
+            .ok_or_else(|| StorageError::corrupt(&path, 0, "it has no id"))?;
+        Ok(Some(Self { directory: directory.to_owned(), id, disk }))
+    }
+
+    /// The directory.
+    #[must_use]
+    pub fn directory(&self) -> &Path {
+        &self.directory
+    }
+
+    /// The random identity.
+    #[must_use]
+    pub fn id(&self) -> u128 {
+        self.id
+    }
+
+    /// A stream of this bus, whether or not it has been written.
+    #[must_use]
+    pub fn stream(&self, name: &str) -> Stream {
+        let id = crc32fast::hash(name.as_bytes()) | 1;
+        Stream { bus: self.clone(), name: name.to_owned(), id, directory: self.directory.join(name) }
+    }
+
+    pub(crate) fn disk(&self) -> &dyn Disk {
+        self.disk.as_ref()
+    }
+
+    /// Directory of memory files.
+    #[must_use]
+    pub fn memory_directory(&self) -> PathBuf {
+        Path::new(MEMORY_DIRECTORY).join(format!("tapewire-{:032x}", self.id))
+    }
+}
+
+/// Looks at a bus that another process is creating; each yields the core.
+const CREATE_LOOKS_MAX: u32 = 1_000_000;
+
+impl Stream {
+    /// Its name: `market`, `account`, …
+    #[must_use]
+    pub fn name(&self) -> &str {
+        &self.name
+    }
+
+    /// Its number in page headers: the CRC-32 of the name with the lowest bit set.
+    #[must_use]
+    pub fn id(&self) -> u32 {
+        self.id
+    }
+
+    /// The bus.
+    #[must_use]
+    pub fn bus(&self) -> &Bus {
+        &self.bus
+    }
+
+    /// Where its files lie.
+    #[must_use]
+    pub fn directory(&self) -> &Path {
+        &self.directory
+    }
+
+    pub(crate) fn path(&self, name: &str) -> PathBuf {
+        self.directory.join(name)
+    }
+
+    pub(crate) fn journal_path(&self, epoch: u32) -> PathBuf {
+        self.bus.memory_directory().join(format!("{}.{epoch}.journal", self.name))
+    }
+
+    pub(crate) fn disk(&self) -> &dyn Disk {
+        self.bus.disk()
+    }
+
+    /// The newest epoch; `None` where the stream was never written.
+    ///
+    /// # Errors
+    /// [`StorageError::Corrupt`] where the file is damaged.
+    pub fn epoch(&self) -> Result<Option<EpochState>> {
+        let path = self.path("epoch");
+        let Some(payload) = small_file::read(self.disk(), &path, "epoch")? else { return Ok(None) };
+        let number = |key| small_file::field(&payload, key).and_then(|text| text.parse::<u64>().ok());
+        let epoch = number("epoch").and_then(|epoch| u32::try_from(epoch).ok());
+        let epoch = epoch.ok_or_else(|| StorageError::corrupt(&path, 0, "it has no epoch"))?;
+        Ok(Some(EpochState { epoch, closed_at: number("closed_at") }))
+    }
+
+    pub(crate) fn set_epoch(&self, state: EpochState) -> Result<()> {
+        let mut payload = format!("epoch={}", state.epoch);
+        if let Some(sequence) = state.closed_at {
+            payload.push_str(&format!(" closed_at={sequence}"));
+        }
+        small_file::write(self.disk(), &self.path("epoch"), "epoch", &payload)
+    }
+}
+
+/// What the epoch file says.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct EpochState {
+    /// The newest epoch.
+    pub epoch: u32,
+    /// Last sequence of the WAL, where the epoch ended in good order or was recovered; `None` while a writer lives or after it died.
+    pub closed_at: Option<u64>,
+}
+
+fn random_id(disk: &dyn Disk) -> Result<u128> {
+    let path = Path::new("/dev/urandom");
+    let source = disk.open(path, Access::Read).map_err(StorageError::io("open", path))?;
+    let mut bytes = [0; 16];
+    source.read_exact_at(&mut bytes, 0).map_err(StorageError::io("read", path))?;
+    Ok(u128::from_le_bytes(bytes))
+}
+
+/// Identity of this boot of the machine: memory files of another boot are not ours.
+pub(crate) fn boot_id(disk: &dyn Disk) -> Result<u128> {
+    let path = Path::new("/proc/sys/kernel/random/boot_id");
+    let file = disk.open(path, Access::Read).map_err(StorageError::io("open", path))?;
+    let mut text = [0; 36];
+    file.read_exact_at(&mut text, 0).map_err(StorageError::io("read", path))?;
+    let hex: String = text.iter().filter(|b| b.is_ascii_hexdigit()).map(|b| char::from(*b)).collect();
+    u128::from_str_radix(&hex, 16).map_err(|_| StorageError::corrupt(path, 0, "it is no UUID"))
+}

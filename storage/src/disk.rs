@@ -1,0 +1,167 @@
+//! Every file access of this crate goes through [`Disk`] and [`DiskFile`], so that a simulated disk can stand in.
+
+use memmap2::{MmapOptions, MmapRaw};
+use rustix::fs::{FallocateFlags, FlockOperation, Mode, OFlags};
+use std::{
+    fmt::Debug,
+    fs::File,
+    io,
+    os::unix::fs::{FileExt, OpenOptionsExt},
+    path::Path,
+    sync::Arc,
+};
+
+/// How a file is opened.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Access {
+    /// Existing, for reading.
+    Read,
+    /// Existing, for reading and writing.
+    Write,
+    /// New or emptied, for reading and writing.
+    Create,
+    /// Existing, for writing past the page cache; offsets, lengths and addresses must be multiples of [`DIRECT_ALIGNMENT`].
+    Direct,
+}
+
+/// Alignment that [`Access::Direct`] needs.
+pub const DIRECT_ALIGNMENT: usize = 4096;
+
+/// A file system.
+pub trait Disk: Debug + Send + Sync {
+    /// Opens a file. [`Access::Direct`] where the file system cannot do it is [`io::ErrorKind::InvalidInput`].
+    fn open(&self, path: &Path, access: Access) -> io::Result<Box<dyn DiskFile>>;
+    /// Creates a directory and its parents.
+    fn create_dir_all(&self, path: &Path) -> io::Result<()>;
+    /// Names in a directory, sorted.
+    fn list(&self, path: &Path) -> io::Result<Vec<String>>;
+    /// Renames a file, replacing what was there.
+    fn rename(&self, from: &Path, to: &Path) -> io::Result<()>;
+    /// Removes a file.
+    fn remove(&self, path: &Path) -> io::Result<()>;
+    /// Makes names in a directory durable.
+    fn sync_dir(&self, path: &Path) -> io::Result<()>;
+}
+
+/// An open file.
+pub trait DiskFile: Debug + Send + Sync {
+    /// Length in bytes.
+    fn length(&self) -> io::Result<u64>;
+    /// Fills `into` from `offset` on; end of file is [`io::ErrorKind::UnexpectedEof`].
+    fn read_exact_at(&self, into: &mut [u8], offset: u64) -> io::Result<()>;
+    /// Writes all of `from` at `offset`.
+    fn write_all_at(&self, from: &[u8], offset: u64) -> io::Result<()>;
+    /// Allocates blocks up to `length` and sets the length.
+    fn allocate(&self, length: u64) -> io::Result<()>;
+    /// Cuts or extends.
+    fn set_len(&self, length: u64) -> io::Result<()>;
+    /// Makes data and length durable.
+    fn sync_data(&self) -> io::Result<()>;
+    /// Takes the exclusive lock of the file for as long as it is open; `false` when another process has it.
+    fn try_lock(&self) -> io::Result<bool>;
+    /// Maps the first `length` bytes, shared. Reading beyond the end of the file would kill the process: the caller knows the length.
+    fn map(&self, length: usize, writable: bool) -> io::Result<MmapRaw>;
+}
+
+/// The machine's file system.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct RealDisk;
+
+impl RealDisk {
+    /// The file system as the trait object that the rest of the crate takes.
+    #[must_use]
+    pub fn shared() -> Arc<dyn Disk> {
+        Arc::new(Self)
+    }
+}
+
+impl Disk for RealDisk {
+    fn open(&self, path: &Path, access: Access) -> io::Result<Box<dyn DiskFile>> {
+        let mut options = File::options();
+        options.read(true).mode(0o640);
+        match access {
+            Access::Read => {}
+            Access::Write => {
+                options.write(true);
+            }
+            Access::Create => {
+                options.write(true).create(true).truncate(true);
+            }
+            Access::Direct => {
+                options.write(true).custom_flags(OFlags::DIRECT.bits() as i32);
+            }
+        }
+        Ok(Box::new(RealFile(options.open(path)?)))
+    }
+
+    fn create_dir_all(&self, path: &Path) -> io::Result<()> {
+        std::fs::create_dir_all(path)
+    }
+
+    fn list(&self, path: &Path) -> io::Result<Vec<String>> {
+        let mut names = Vec::new();
+        for entry in std::fs::read_dir(path)? {
+            if let Ok(name) = entry?.file_name().into_string() {
+                names.push(name);
+            }
+        }
+        names.sort_unstable();
+        Ok(names)
+    }
+
+    fn rename(&self, from: &Path, to: &Path) -> io::Result<()> {
+        std::fs::rename(from, to)
+    }
+
+    fn remove(&self, path: &Path) -> io::Result<()> {
+        std::fs::remove_file(path)
+    }
+
+    fn sync_dir(&self, path: &Path) -> io::Result<()> {
+        let directory = rustix::fs::open(path, OFlags::RDONLY | OFlags::DIRECTORY, Mode::empty())?;
+        Ok(rustix::fs::fsync(directory)?)
+    }
+}
+
+#[derive(Debug)]
+struct RealFile(File);
+
+impl DiskFile for RealFile {
+    fn length(&self) -> io::Result<u64> {
+        Ok(self.0.metadata()?.len())
+    }
+
+    fn read_exact_at(&self, into: &mut [u8], offset: u64) -> io::Result<()> {
+        self.0.read_exact_at(into, offset)
+    }
+
+    fn write_all_at(&self, from: &[u8], offset: u64) -> io::Result<()> {
+        self.0.write_all_at(from, offset)
+    }
+
+    fn allocate(&self, length: u64) -> io::Result<()> {
+        Ok(rustix::fs::fallocate(&self.0, FallocateFlags::empty(), 0, length)?)
+    }
+
+    fn set_len(&self, length: u64) -> io::Result<()> {
+        self.0.set_len(length)
+    }
+
+    fn sync_data(&self) -> io::Result<()> {
+        self.0.sync_data()
+    }
+
+    fn try_lock(&self) -> io::Result<bool> {
+        match rustix::fs::flock(&self.0, FlockOperation::NonBlockingLockExclusive) {
+            Ok(()) => Ok(true),
+            Err(rustix::io::Errno::WOULDBLOCK) => Ok(false),
+            Err(other) => Err(other.into()),
+        }
+    }
+
+    fn map(&self, length: usize, writable: bool) -> io::Result<MmapRaw> {
+        let mut options = MmapOptions::new();
+        options.len(length);
+        if writable { options.map_raw(&self.0) } else { options.map_raw_read_only(&self.0) }
+    }
+}

@@ -1,0 +1,132 @@
+//! Errors of this crate, by what the caller must do.
+
+use std::path::{Path, PathBuf};
+use tapewire_schemas::SchemaError;
+
+/// Why storage refused.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum StorageError {
+    /// The system refused a file operation.
+    #[error("cannot {operation} {}: {source}", path.display())]
+    Io {
+        /// What was tried.
+        operation: &'static str,
+        /// On which file.
+        path: PathBuf,
+        /// What the system said.
+        source: std::io::Error,
+    },
+    /// No room: free some, or lower the named setting.
+    #[error("no room for {needed_bytes} bytes in {}: free some space there or lower {setting}", path.display())]
+    NoSpace {
+        /// File that was to be allocated.
+        path: PathBuf,
+        /// Its size.
+        needed_bytes: u64,
+        /// The setting that decides the size.
+        setting: &'static str,
+    },
+    /// There is no bus here: publish to it first, or name another directory.
+    #[error("{} is no bus directory (no bus.id in it): publish to it first, or name another one", path.display())]
+    NoBus {
+        /// The directory.
+        path: PathBuf,
+    },
+    /// The stream has never been written.
+    #[error("bus {} has no stream {stream:?} yet: publish to it first", path.display())]
+    NoStream {
+        /// The bus directory.
+        path: PathBuf,
+        /// The stream.
+        stream: String,
+    },
+    /// Another process writes this stream.
+    #[error("stream {} is being written by process {pid}: stop that one first, a stream has one writer", path.display())]
+    WriterActive {
+        /// Directory of the stream.
+        path: PathBuf,
+        /// The other writer, 0 where unknown.
+        pid: u32,
+    },
+    /// A file belongs to another bus, stream or epoch.
+    #[error("{} belongs to another {what}: it says {found}, expected {expected}; move it away or name the right directory", path.display())]
+    Foreign {
+        /// The file.
+        path: PathBuf,
+        /// Bus, stream or boot.
+        what: &'static str,
+        /// What the file says.
+        found: String,
+        /// What was expected.
+        expected: String,
+    },
+    /// Damage that no crash explains: restore from a replica or a backup.
+    #[error("{} is damaged at byte {offset}: {reason}; what lies before is readable, restore the rest from a copy", path.display())]
+    Corrupt {
+        /// The file.
+        path: PathBuf,
+        /// Where in it.
+        offset: u64,
+        /// What is wrong.
+        reason: String,
+    },
+    /// A sequence older than what is kept.
+    #[error("sequence {wanted} is no longer kept: the oldest is {oldest}")]
+    Pruned {
+        /// What was asked for.
+        wanted: u64,
+        /// The oldest there is.
+        oldest: u64,
+    },
+    /// The WAL failed and takes nothing more; the writer must be restarted once the cause is gone.
+    #[error("the write-ahead log of {} has failed and accepts nothing more: {reason}", path.display())]
+    Poisoned {
+        /// Directory of the stream.
+        path: PathBuf,
+        /// The first failure.
+        reason: String,
+    },
+    /// A page or record that is not valid.
+    #[error("{}: {source}", path.display())]
+    Schema {
+        /// The file.
+        path: PathBuf,
+        /// What is wrong.
+        source: SchemaError,
+    },
+    /// A thread could not be started or died.
+    #[error("thread {name} failed: {reason}")]
+    Thread {
+        /// The thread.
+        name: &'static str,
+        /// Why.
+        reason: String,
+    },
+    /// A setting out of its range.
+    #[error("{setting} is {value}: {reason}")]
+    Setting {
+        /// The setting.
+        setting: &'static str,
+        /// Its value.
+        value: u64,
+        /// What is allowed.
+        reason: &'static str,
+    },
+}
+
+impl StorageError {
+    /// An I/O error with its place.
+    pub(crate) fn io(operation: &'static str, path: &Path) -> impl FnOnce(std::io::Error) -> Self + use<> {
+        let path = path.to_owned();
+        move |source| Self::Io { operation, path, source }
+    }
+
+    /// Damage at a place.
+    pub(crate) fn corrupt(path: &Path, offset: u64, reason: impl Into<String>) -> Self {
+        Self::Corrupt { path: path.to_owned(), offset, reason: reason.into() }
+    }
+}
+
+/// Result of this crate.
+pub(crate) type Result<T, E = StorageError> = std::result::Result<T, E>;

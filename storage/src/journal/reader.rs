@@ -1,0 +1,192 @@
+//! Reading a journal from any process: by copying, because a slot may be recycled at any time.
+
+use super::{JournalMap, JournalState};
+use crate::{bus::Stream, error::Result};
+use std::sync::atomic::{Ordering, fence};
+use tapewire_schemas::{
+    CommitWord, FIRST_SEQUENCE_OFFSET, FORMAT_VERSION, PAGE_BYTES, PAGE_END_WORD, PAGE_HEADER_BYTES, PAGE_MAGIC, PageView, RECORDS_END,
+    RECORDS_OFFSET,
+};
+use zerocopy::IntoBytes;
+
+const GENERATION: u64 = PAGE_MAGIC as u64 | (FORMAT_VERSION as u64) << 32;
+const PAGE_INDEX_OFFSET: usize = 16;
+
+/// A page of our own, filled from a ring slot as far as it is committed; the word behind is zero.
+#[derive(Debug)]
+pub(crate) struct JournalCopy {
+    words: Box<[u64]>,
+    page_index: u64,
+    /// Offset behind the last record copied.
+    end: usize,
+    record_count: u64,
+    /// Whether the end marker has been copied.
+    ended: bool,
+}
+
+/// Why a copy is not what was asked for: the slot holds another page.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Recycled;
+
+impl JournalCopy {
+    pub(crate) fn new() -> Self {
+        Self { words: vec![0; PAGE_BYTES / 8].into_boxed_slice(), page_index: 0, end: RECORDS_OFFSET, record_count: 0, ended: false }
+    }
+
+    pub(crate) fn view(&self) -> PageView<'_> {
+        PageView::from_bytes(self.words.as_bytes())
+    }
+
+    pub(crate) fn bytes(&self) -> &[u8] {
+        self.words.as_bytes()
+    }
+
+    pub(crate) fn bytes_mut(&mut self) -> &mut [u8] {
+        self.words.as_mut_bytes()
+    }
+
+    pub(crate) fn page_index(&self) -> u64 {
+        self.page_index
+    }
+
+    pub(crate) fn first_sequence(&self) -> u64 {
+        if self.end == RECORDS_OFFSET { 0 } else { self.words[FIRST_SEQUENCE_OFFSET / 8] }
+    }
+
+    /// Sequence behind the last record copied.
+    pub(crate) fn next_sequence(&self) -> u64 {
+        self.first_sequence() + self.record_count
+    }
+
+    /// Whether the page is complete in this copy.
+    pub(crate) fn is_ended(&self) -> bool {
+        self.ended
+    }
+
+    /// Starts on page `page_index`, and copies what is there.
+    pub(crate) fn load(&mut self, map: &JournalMap, page_index: u64) -> Result<(), Recycled> {
+        self.page_index = page_index;
+        self.end = RECORDS_OFFSET;
+        self.ended = false;
+        self.record_count = 0;
+        self.words[RECORDS_OFFSET / 8] = 0;
+        self.extend(map).map(|_| ())
+    }
+
+    /// Copies what was committed since; says whether anything was.
+    pub(crate) fn extend(&mut self, map: &JournalMap) -> Result<bool, Recycled> {
+        if self.ended {
+            return Ok(false);
+        }
+        if map.page_word(self.page_index, 0, Ordering::Acquire) != GENERATION
+            || map.page_word(self.page_index, PAGE_INDEX_OFFSET, Ordering::Relaxed) != self.page_index
+        {
+            return Err(Recycled);
+        }
+        let from = self.end;
+        let (mut end, mut ended, mut record_count) = (from, false, self.record_count);
+        while end < RECORDS_END {
+            // SYNC: pairs with the release store in `PageWriter::commit`, in another process.
+            let word = map.page_word(self.page_index, end, Ordering::Acquire);
+            if word == 0 {
+                break;
+            }
+            self.words[end / 8] = word;
+            if word == PAGE_END_WORD {
+                ended = true;
+                break;
+            }
+            let commit = CommitWord::unpack(word);
+            if !commit.fits(RECORDS_END - end) {
+                // A recycled slot, or damage that the record's own check will name.
+                break;
+            }
+            for offset in (end + 8..end + commit.length_bytes as usize).step_by(8) {
+                self.words[offset / 8] = map.page_word(self.page_index, offset, Ordering::Relaxed);
+            }
+            end += commit.length_bytes as usize;
+            record_count += 1;
+        }
+        if from == RECORDS_OFFSET {
+            for offset in (0..PAGE_HEADER_BYTES).step_by(8) {
+                self.words[offset / 8] = map.page_word(self.page_index, offset, Ordering::Relaxed);
+            }
+        }
+        // SYNC: everything copied above was loaded before this second look; pairs with the fence in `JournalOpener::prepare`.
+        fence(Ordering::Acquire);
+        if map.page_word(self.page_index, 0, Ordering::Relaxed) != GENERATION
+            || map.page_word(self.page_index, PAGE_INDEX_OFFSET, Ordering::Relaxed) != self.page_index
+        {
+            return Err(Recycled);
+        }
+        if !ended && end < RECORDS_END {
+            self.words[end / 8] = 0;
+        }
+        (self.end, self.ended, self.record_count) = (end, ended, record_count);
+        Ok(end != from || ended)
+    }
+}
+
+/// A journal mapped for reading.
+#[derive(Debug)]
+pub(crate) struct JournalReader {
+    map: JournalMap,
+}
+
+impl JournalReader {
+    /// The journal of an epoch; `None` where there is none.
+    pub(crate) fn open(stream: &Stream, epoch: u32) -> Result<Option<Self>> {
+        Ok(JournalMap::open(stream, epoch, false)?.map(|map| Self { map }))
+    }
+
+    pub(crate) fn map(&self) -> &JournalMap {
+        &self.map
+    }
+
+    /// Whether the ring may hold what the WAL does not.
+    pub(crate) fn is_live(&self) -> bool {
+        matches!(self.map.state(), Some(JournalState::Open | JournalState::Failed))
+    }
+
+    /// First sequence of a page: `None` when the slot holds another page, 0 when the page is empty.
+    pub(crate) fn first_sequence(&self, page_index: u64) -> Option<u64> {
+        let map = &self.map;
+        let is_here = || {
+            map.page_word(page_index, 0, Ordering::Acquire) == GENERATION
+                && map.page_word(page_index, PAGE_INDEX_OFFSET, Ordering::Relaxed) == page_index
+        };
+        if !is_here() {
+            return None;
+        }
+        // SYNC: the commit word is stored after the first sequence; pairs with `PageWriter::commit`.
+        let started = map.page_word(page_index, RECORDS_OFFSET, Ordering::Acquire) != 0;
+        let sequence = map.page_word(page_index, FIRST_SEQUENCE_OFFSET, Ordering::Relaxed);
+        fence(Ordering::Acquire);
+        is_here().then_some(if started { sequence } else { 0 })
+    }
+
+    /// The page being written: walks on from the hint, which is at most a millisecond old.
+    pub(crate) fn newest_page(&self) -> Option<u64> {
+        let mut page_index = self.map.current_page();
+        for _ in 0..self.map.page_count() {
+            match self.first_sequence(page_index + 1) {
+                Some(sequence) if sequence != 0 => page_index += 1,
+                _ => break,
+            }
+        }
+        self.first_sequence(page_index).filter(|sequence| *sequence != 0).map(|_| page_index)
+    }
+
+    /// The page of the ring that holds `sequence`, or would when it is written: `None` when it is older than the ring.
+    pub(crate) fn find(&self, sequence: u64) -> Option<u64> {
+        let newest = self.newest_page()?;
+        let (mut low, mut high) = ((newest + 1).saturating_sub(self.map.page_count()), newest);
+        // Recycled pages are the oldest ones: they count as beginning too late, and the answer is checked at the end.
+        let begins_by = |page_index| self.first_sequence(page_index).is_none_or(|first| first <= sequence);
+        while low < high {
+            let middle = (low + high).div_ceil(2);
+            if begins_by(middle) { low = middle } else { high = middle - 1 }
+        }
+        self.first_sequence(low).filter(|first| *first != 0 && *first <= sequence).map(|_| low)
+    }
+}

@@ -1,0 +1,398 @@
+//! History and tail of a stream from any process, as pages: the journal where it reaches, the WAL files before it.
+//!
+//! A page of the journal is copied, because its slot may be recycled; a page of a complete segment is read where it is mapped; a page of
+//! the segment that is still being written is read into memory of our own. The reader of pages does not care: it gets a [`PageView`].
+//! Every page from a file is checked against its seal before anybody sees a byte of it.
+
+use crate::{
+    bus::{EpochState, Stream},
+    disk::{Access, DiskFile},
+    error::{Result, StorageError},
+    journal::{JournalCopy, JournalReader},
+    wal::{ValidPage, Validity, list_segments, segment_name, validate},
+};
+use memmap2::MmapRaw;
+use std::{path::PathBuf, ptr::NonNull};
+use tapewire_schemas::{PAGE_BYTES, PAGE_HEADER_BYTES, PageHeader, PageView};
+
+/// What a search found.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Found {
+    /// The page that holds the sequence, or will hold it next, is current.
+    Page,
+    /// The sequence has not been published, as far as journal and files know.
+    NotYet,
+}
+
+/// What came of looking for more records in the current page.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Refresh {
+    /// There are more.
+    More,
+    /// There is nothing new.
+    Same,
+    /// The page is no longer there: seek again.
+    Lost,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Place {
+    Nowhere,
+    /// `copy` holds a page of the journal.
+    Ring,
+    /// `copy` holds a page of the segment that is being written.
+    Tail,
+    /// A page of the mapped segment.
+    Mapped(u64),
+}
+
+/// Reads a stream from any position it still has; see the module essay.
+#[derive(Debug)]
+pub struct LogReader {
+    stream: Stream,
+    epoch: Option<EpochState>,
+    journal: Option<JournalReader>,
+    segment: Option<OpenSegment>,
+    copy: JournalCopy,
+    place: Place,
+}
+
+impl LogReader {
+    /// Opens the stream for reading.
+    ///
+    /// # Errors
+    /// [`StorageError::NoStream`] where it was never written, and what the file system says.
+    pub fn open(stream: &Stream) -> Result<Self> {
+        let mut reader =
+            Self { stream: stream.clone(), epoch: None, journal: None, segment: None, copy: JournalCopy::new(), place: Place::Nowhere };
+        reader.attach()?;
+        if reader.epoch.is_none() {
+            let path = stream.bus().directory().to_owned();
+            return Err(StorageError::NoStream { path, stream: stream.name().to_owned() });
+        }
+        Ok(reader)
+    }
+
+    /// Looks for a newer epoch, and maps its journal. Says whether anything changed.
+    fn attach(&mut self) -> Result<bool> {
+        let epoch = self.stream.epoch()?;
+        let is_live = self.journal.as_ref().is_some_and(JournalReader::is_live);
+        if epoch == self.epoch && (is_live || epoch.is_some_and(|state| state.closed_at.is_some())) {
+            return Ok(false);
+        }
+        let had_journal = self.journal.is_some();
+        self.journal = match epoch {
+            Some(EpochState { epoch, closed_at: None }) => JournalReader::open(&self.stream, epoch)?.filter(JournalReader::is_live),
+            _ => None,
+        };
+        let changed = epoch != self.epoch || had_journal != self.journal.is_some();
+        self.epoch = epoch;
+        self.segment = None;
+        Ok(changed)
+    }
+
+    /// The journal, while it may hold what the files do not.
+    fn live_journal(&self) -> Option<&JournalReader> {
+        self.journal.as_ref().filter(|journal| journal.is_live())
+    }
+
+    /// Makes the page with `sequence` current.
+    ///
+    /// # Errors
+    /// [`StorageError::Pruned`] for what is no longer kept, [`StorageError::Corrupt`] for damage.
+    pub fn seek(&mut self, sequence: u64) -> Result<Found> {
+        self.place = Place::Nowhere;
+        for _ in 0..SEEK_LOOKS_MAX {
+            if let Some(found) = self.seek_ring(sequence) {
+                return Ok(found);
+            }
+            if self.seek_files(sequence)? == Found::Page {
+                return Ok(Found::Page);
+            }
+            // The writer may have moved on between the two looks: a page leaves the ring only after it is in the files.
+            if !self.attach()? && self.live_journal().is_none_or(|journal| journal.find(sequence).is_none()) {
+                return Ok(Found::NotYet);
+            }
+        }
+        Ok(Found::NotYet)
+    }
+
+    /// `None` where the ring has no answer.
+    fn seek_ring(&mut self, sequence: u64) -> Option<Found> {
+        let journal = self.journal.as_ref().filter(|journal| journal.is_live())?;
+        let page_index = journal.find(sequence)?;
+        self.copy.load(journal.map(), page_index).ok()?;
+        let first = self.copy.first_sequence();
+        if first == 0 || first > sequence {
+            return None;
+        }
+        if self.copy.is_ended() && self.copy.next_sequence() <= sequence {
+            return Some(Found::NotYet);
+        }
+        self.place = Place::Ring;
+        Some(Found::Page)
+    }
+
+    fn seek_files(&mut self, sequence: u64) -> Result<Found> {
+        let segments = list_segments(&self.stream)?;
+        let Some(oldest) = segments.first().copied() else { return Ok(Found::NotYet) };
+        if sequence < oldest {
+            return Err(StorageError::Pruned { wanted: sequence, oldest });
+        }
+        let at = segments.partition_point(|first| *first <= sequence) - 1;
+        let is_last = at + 1 == segments.len();
+        let is_complete = !is_last || self.epoch.is_some_and(|state| state.closed_at.is_some());
+        let first_sequence = segments[at];
+        let reusable = self.segment.as_ref().is_some_and(|s| s.first_sequence == first_sequence && s.is_mapped() == is_complete);
+        if !reusable {
+            self.segment = Some(OpenSegment::open(&self.stream, first_sequence, is_complete)?);
+        }
+        let Some(segment) = &self.segment else { return Ok(Found::NotYet) };
+        let Some(page_number) = segment.find(sequence)? else { return Ok(Found::NotYet) };
+        self.enter(page_number, sequence)
+    }
+
+    /// Checks a page of the open segment, and makes it current if it holds the sequence.
+    fn enter(&mut self, page_number: u64, sequence: u64) -> Result<Found> {
+        let Some(segment) = &self.segment else { return Ok(Found::NotYet) };
+        if segment.is_mapped() {
+            let page = segment.check(page_number, segment.mapped(page_number))?;
+            if page.seal.last_sequence < sequence {
+                return Ok(Found::NotYet);
+            }
+            self.place = Place::Mapped(page_number);
+            return Ok(Found::Page);
+        }
+        segment.read(page_number, self.copy.bytes_mut())?;
+        // The segment is being written: a page that does not hold yet is not there yet.
+        let Validity::Valid(page) = validate(self.copy.bytes()) else { return Ok(Found::NotYet) };
+        if page.seal.last_sequence < sequence {
+            return Ok(Found::NotYet);
+        }
+        let end = page.covered_end();
+        if page.seal.complete == 0 {
+            self.copy.bytes_mut()[end..end + 8].fill(0);
+        }
+        self.place = Place::Tail;
+        Ok(Found::Page)
+    }
+
+    /// The current page; `None` before the first successful [`Self::seek`].
+    #[must_use]
+    pub fn page(&self) -> Option<PageView<'_>> {
+        match self.place {
+            Place::Nowhere => None,
+            Place::Ring | Place::Tail => Some(self.copy.view()),
+            Place::Mapped(page_number) => self.segment.as_ref().map(|segment| segment.view(page_number)),
+        }
+    }
+
+    /// Looks for more records in the current page.
+    ///
+    /// # Errors
+    /// What the file system says.
+    pub fn refresh(&mut self) -> Result<Refresh> {
+        match self.place {
+            Place::Ring => {
+                let Some(journal) = self.journal.as_ref().filter(|journal| journal.is_live()) else { return Ok(Refresh::Lost) };
+                Ok(match self.copy.extend(journal.map()) {
+                    Ok(true) => Refresh::More,
+                    Ok(false) => Refresh::Same,
+                    Err(_) => Refresh::Lost,
+                })
+            }
+            Place::Tail => Ok(if self.attach()? { Refresh::Lost } else { Refresh::Same }),
+            Place::Nowhere | Place::Mapped(_) => Ok(Refresh::Lost),
+        }
+    }
+
+    /// Goes from the current page, read to its end, to the one that begins with `sequence`.
+    ///
+    /// # Errors
+    /// As [`Self::seek`].
+    pub fn turn(&mut self, sequence: u64) -> Result<Found> {
+        match self.place {
+            Place::Ring => {
+                if let Some(journal) = self.journal.as_ref().filter(|journal| journal.is_live()) {
+                    let next = self.copy.page_index() + 1;
+                    match journal.first_sequence(next) {
+                        Some(0) => return Ok(Found::NotYet),
+                        Some(first) if first == sequence && self.copy.load(journal.map(), next).is_ok() => return Ok(Found::Page),
+                        _ => {}
+                    }
+                }
+            }
+            Place::Mapped(page_number) => {
+                let next = page_number + 1;
+                if let Some(segment) = &self.segment
+                    && next < segment.page_count
+                    && segment.header(next)?.is_some_and(|header| header.first_sequence == sequence)
+                {
+                    return self.enter(next, sequence);
+                }
+            }
+            Place::Tail | Place::Nowhere => {}
+        }
+        self.seek(sequence)
+    }
+
+    /// Sequence of the last record that is published now; 0 where there is none.
+    ///
+    /// # Errors
+    /// As [`Self::seek`].
+    pub fn head(&mut self) -> Result<u64> {
+        for _ in 0..SEEK_LOOKS_MAX {
+            self.attach()?;
+            let mut copy = JournalCopy::new();
+            if let Some(journal) = self.live_journal()
+                && let Some(newest) = journal.newest_page()
+                && copy.load(journal.map(), newest).is_ok()
+            {
+                return Ok(copy.next_sequence() - 1);
+            }
+            if self.live_journal().is_none_or(|journal| journal.newest_page().is_none()) {
+                break;
+            }
+        }
+        self.files_head()
+    }
+
+    fn files_head(&self) -> Result<u64> {
+        let mut buffer = JournalCopy::new();
+        for first_sequence in list_segments(&self.stream)?.into_iter().rev() {
+            let segment = OpenSegment::open(&self.stream, first_sequence, false)?;
+            let mut page_number = segment.find(u64::MAX)?;
+            while let Some(at) = page_number {
+                segment.read(at, buffer.bytes_mut())?;
+                if let Validity::Valid(page) = validate(buffer.bytes()) {
+                    return Ok(page.seal.last_sequence);
+                }
+                page_number = at.checked_sub(1);
+            }
+        }
+        Ok(0)
+    }
+
+    /// The oldest sequence in the files; `None` where there are none.
+    ///
+    /// # Errors
+    /// What the file system says.
+    pub fn oldest(&self) -> Result<Option<u64>> {
+        Ok(list_segments(&self.stream)?.first().copied())
+    }
+
+    /// Everything up to here survives a power loss.
+    ///
+    /// # Errors
+    /// As [`Self::seek`].
+    pub fn seq_durable(&mut self) -> Result<u64> {
+        self.attach()?;
+        match self.live_journal() {
+            Some(journal) => Ok(journal.map().seq_durable()),
+            None => self.files_head(),
+        }
+    }
+
+    /// Everything up to here is published; at most a millisecond old.
+    ///
+    /// # Errors
+    /// As [`Self::seek`].
+    pub fn seq_published(&mut self) -> Result<u64> {
+        self.attach()?;
+        match self.live_journal() {
+            Some(journal) => Ok(journal.map().seq_published().max(journal.map().seq_durable())),
+            None => self.files_head(),
+        }
+    }
+
+    /// Process id of the writer that has the stream open, or died with it open; `None` where it ended in good order.
+    #[must_use]
+    pub fn writer_pid(&self) -> Option<u32> {
+        self.live_journal().and_then(|journal| u32::try_from(journal.map().header.writer_pid).ok())
+    }
+}
+
+/// Looks at journal and files while the writer moves pages from one to the other.
+const SEEK_LOOKS_MAX: u32 = 8;
+
+/// A segment open for reading.
+#[derive(Debug)]
+struct OpenSegment {
+    path: PathBuf,
+    file: Box<dyn DiskFile>,
+    first_sequence: u64,
+    page_count: u64,
+    map: Option<MmapRaw>,
+}
+
+impl OpenSegment {
+    fn open(stream: &Stream, first_sequence: u64, is_complete: bool) -> Result<Self> {
+        let path = stream.path(&segment_name(first_sequence));
+        let file = stream.disk().open(&path, Access::Read).map_err(StorageError::io("open", &path))?;
+        let page_count = file.length().map_err(StorageError::io("read", &path))? / PAGE_BYTES as u64;
+        let map = match is_complete && page_count > 0 {
+            true => Some(file.map(page_count as usize * PAGE_BYTES, false).map_err(StorageError::io("map", &path))?),
+            false => None,
+        };
+        Ok(Self { path, file, first_sequence, page_count, map })
+    }
+
+    fn is_mapped(&self) -> bool {
+        self.map.is_some()
+    }
+
+    /// A page of a complete segment.
+    fn mapped(&self, page_number: u64) -> &[u8] {
+        let map = self.map.as_ref().expect("only mapped segments are asked");
+        assert!(page_number < self.page_count);
+        // SAFETY: in bounds by the assertion; a complete segment is never written or cut again.
+        unsafe { std::slice::from_raw_parts(map.as_ptr().add(page_number as usize * PAGE_BYTES), PAGE_BYTES) }
+    }
+
+    fn view(&self, page_number: u64) -> PageView<'_> {
+        let page = NonNull::from(self.mapped(page_number)).cast();
+        // SAFETY: a whole page, aligned as the mapping is; unchanging (see `mapped`).
+        unsafe { PageView::from_raw(page) }
+    }
+
+    fn read(&self, page_number: u64, into: &mut [u8]) -> Result<()> {
+        self.file.read_exact_at(into, page_number * PAGE_BYTES as u64).map_err(StorageError::io("read", &self.path))
+    }
+
+    /// The header of a page; `None` where it was never written.
+    fn header(&self, page_number: u64) -> Result<Option<PageHeader>> {
+        let mut bytes = [0; PAGE_HEADER_BYTES];
+        match &self.map {
+            Some(_) => bytes.copy_from_slice(&self.mapped(page_number)[..PAGE_HEADER_BYTES]),
+            None => {
+                let at = page_number * PAGE_BYTES as u64;
+                self.file.read_exact_at(&mut bytes, at).map_err(StorageError::io("read", &self.path))?;
+            }
+        }
+        Ok(PageHeader::read(&bytes).ok())
+    }
+
+    /// The page that holds `sequence`, if the segment does: the last one that begins by it.
+    fn find(&self, sequence: u64) -> Result<Option<u64>> {
+        let (mut low, mut high) = (0, self.page_count);
+        while low < high {
+            let middle = (low + high) / 2;
+            let begins_by = self.header(middle)?.is_some_and(|h| h.first_sequence != 0 && h.first_sequence <= sequence);
+            if begins_by { low = middle + 1 } else { high = middle }
+        }
+        Ok(low.checked_sub(1))
+    }
+
+    fn check(&self, page_number: u64, page: &[u8]) -> Result<ValidPage> {
+        let offset = page_number * PAGE_BYTES as u64;
+        match validate(page) {
+            Validity::Valid(page) if page.seal.complete == 1 => Ok(page),
+            Validity::Valid(page) => {
+                let reason = format!("the page ends at sequence {} without being complete", page.seal.last_sequence);
+                Err(StorageError::corrupt(&self.path, offset, reason))
+            }
+            Validity::Unsealed => Err(StorageError::corrupt(&self.path, offset, "the page has no seal that holds")),
+            Validity::Damaged(reason) => Err(StorageError::corrupt(&self.path, offset, reason)),
+        }
+    }
+}

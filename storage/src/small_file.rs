@@ -1,0 +1,61 @@
+//! Small checksummed files that change as a whole: written beside, synced, renamed, directory synced.
+//!
+//! One line of text, so that a person can read it: `tapewire <name> v1 <payload> crc=<8 hex digits>`.
+
+use crate::{
+    disk::{Access, Disk},
+    error::{Result, StorageError},
+};
+use std::path::Path;
+
+/// Longest such file.
+const BYTES_MAX: usize = 4096;
+
+fn line(name: &str, payload: &str) -> String {
+    let text = format!("tapewire {name} v1 {payload}");
+    let crc = crc32fast::hash(text.as_bytes());
+    format!("{text} crc={crc:08x}\n")
+}
+
+/// Replaces the file.
+pub(crate) fn write(disk: &dyn Disk, path: &Path, name: &str, payload: &str) -> Result<()> {
+    let beside = path.with_extension("tmp");
+    let file = disk.open(&beside, Access::Create).map_err(StorageError::io("create", &beside))?;
+    file.write_all_at(line(name, payload).as_bytes(), 0).map_err(StorageError::io("write", &beside))?;
+    file.sync_data().map_err(StorageError::io("sync", &beside))?;
+    disk.rename(&beside, path).map_err(StorageError::io("rename", &beside))?;
+    if let Some(parent) = path.parent() {
+        disk.sync_dir(parent).map_err(StorageError::io("sync the directory", parent))?;
+    }
+    Ok(())
+}
+
+/// Reads the payload; `None` where there is no such file.
+pub(crate) fn read(disk: &dyn Disk, path: &Path, name: &str) -> Result<Option<String>> {
+    let file = match disk.open(path, Access::Read) {
+        Ok(file) => file,
+        Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Ok(None),
+        Err(error) => return Err(StorageError::io("open", path)(error)),
+    };
+    let length = file.length().map_err(StorageError::io("read", path))?;
+    if length > BYTES_MAX as u64 {
+        return Err(StorageError::corrupt(path, 0, format!("it has {length} bytes, at most {BYTES_MAX} are possible")));
+    }
+    let mut bytes = vec![0; length as usize];
+    file.read_exact_at(&mut bytes, 0).map_err(StorageError::io("read", path))?;
+    let text = String::from_utf8(bytes).map_err(|_| StorageError::corrupt(path, 0, "it is not text"))?;
+    let payload = text
+        .strip_prefix(&format!("tapewire {name} v1 "))
+        .and_then(|rest| rest.rsplit_once(" crc="))
+        .map(|(payload, _)| payload)
+        .ok_or_else(|| StorageError::corrupt(path, 0, format!("it is no `tapewire {name} v1` file")))?;
+    if line(name, payload) != text {
+        return Err(StorageError::corrupt(path, 0, "its checksum does not hold"));
+    }
+    Ok(Some(payload.to_owned()))
+}
+
+/// The value of `key=` in a payload of `key=value` words.
+pub(crate) fn field<'a>(payload: &'a str, key: &str) -> Option<&'a str> {
+    payload.split(' ').find_map(|word| word.strip_prefix(key)?.strip_prefix('='))
+}

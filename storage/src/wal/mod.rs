@@ -1,0 +1,17 @@
+//! The write-ahead log: pages on disk, in preallocated segments named by their first sequence.
+//!
+//! A segment is nothing but pages, one behind the other; page `i` of a segment is page `first_page + i` of its epoch. Segments roll at
+//! page boundaries and at epochs. Only the last segment of the newest epoch is ever written; every other one is complete.
+
+mod allocator;
+mod journaler;
+mod recovery;
+mod seal;
+mod segment;
+
+pub(crate) use allocator::SpareAllocator;
+pub(crate) use journaler::{Journaler, JournalerControl};
+pub use recovery::Tail;
+pub(crate) use recovery::recover;
+pub(crate) use seal::{Sealer, ValidPage, Validity, validate};
+pub(crate) use segment::{Segment, list_segments, segment_name};

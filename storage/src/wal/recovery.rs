@@ -1,0 +1,407 @@
+//! Finding the end of a WAL after any death of its writer, and closing it so that only complete pages remain.
+//!
+//! 1. Only the last segment can be torn: find its last page whose seal holds. A later page that claims, with a seal that holds, that
+//!    what is missing was durable, or a page whose older seal no longer holds, is corruption and an error.
+//! 2. A dead writer's journal, if there is one, holds everything that was published: its pages go behind that end.
+//! 3. The last page gets an end marker and a complete seal, the segment is cut behind it, and a group without its last record is named.
+//!
+//! Every step can be killed and repeated: pages are only ever extended by the same bytes, seals alternate, and a segment gets its name
+//! after its first page is durable.
+
+use super::{Sealer, ValidPage, Validity, list_segments, segment_name, validate};
+use crate::{
+    bus::{EpochState, Stream},
+    disk::{Access, DiskFile},
+    error::{Result, StorageError},
+    journal::{JournalCopy, JournalMap, JournalState},
+};
+use std::path::{Path, PathBuf};
+use tapewire_schemas::{EventSlot, PAGE_BYTES, PAGE_END_WORD, PageView, RECORDS_OFFSET, SEAL_BYTES, SEAL_OFFSETS, SchemaError, Seal, Slot};
+use tapewire_stdx::failpoint::{FailPoint, pass};
+use zerocopy::IntoBytes;
+
+/// Where a stream ends, and what it took to find out.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Tail {
+    /// Epoch of the last record; 0 where there is none.
+    pub epoch: u32,
+    /// Sequence of the last record; 0 where there is none.
+    pub last_sequence: u64,
+    /// Records that came out of a dead writer's journal.
+    pub salvaged_count: u64,
+    /// Pages of a torn group that were cut: written, never durable.
+    pub torn_pages: u64,
+    /// First record of a group that has no last record: it is never applied.
+    pub cut_group: Option<u64>,
+}
+
+/// Recovers the WAL of a stream whose writer is dead; the caller holds the writer lock.
+pub(crate) fn recover(stream: &Stream, epoch: Option<EpochState>, segment_pages: u32) -> Result<Tail> {
+    remove_spares(stream)?;
+    let Some(state) = epoch else { return recover_files(stream, None, segment_pages) };
+    let journal = JournalMap::open(stream, state.epoch, true)?
+        .filter(|journal| matches!(journal.state(), Some(JournalState::Open | JournalState::Failed)));
+    let tail = recover_files(stream, journal.as_ref().map(|map| (map, state.epoch)), segment_pages)?;
+    if let Some(closed_at) = state.closed_at
+        && tail.last_sequence < closed_at
+    {
+        let reason = format!("it ends at sequence {}, and the stream was closed at {closed_at}", tail.last_sequence);
+        return Err(StorageError::corrupt(stream.directory(), 0, reason));
+    }
+    if let Some(journal) = &journal {
+        if tail.last_sequence < journal.seq_durable() {
+            let reason = format!("journal and WAL end at {}, and {} was durable", tail.last_sequence, journal.seq_durable());
+            return Err(StorageError::corrupt(stream.directory(), 0, reason));
+        }
+        pass(FailPoint::SalvageDone);
+        journal.set_seq_durable(tail.last_sequence);
+        journal.set_state(JournalState::Salvaged);
+    }
+    Ok(tail)
+}
+
+fn remove_spares(stream: &Stream) -> Result<()> {
+    let names = stream.disk().list(stream.directory()).map_err(StorageError::io("list", stream.directory()))?;
+    for name in names.iter().filter(|name| name.ends_with(".tmp")) {
+        let path = stream.path(name);
+        stream.disk().remove(&path).map_err(StorageError::io("remove", &path))?;
+    }
+    Ok(())
+}
+
+/// A segment being recovered: buffered I/O, whole pages.
+struct OpenSegment {
+    path: PathBuf,
+    file: Box<dyn DiskFile>,
+    page_count: u64,
+}
+
+impl OpenSegment {
+    fn open(stream: &Stream, path: PathBuf) -> Result<Self> {
+        let file = stream.disk().open(&path, Access::Write).map_err(StorageError::io("open", &path))?;
+        let page_count = file.length().map_err(StorageError::io("read", &path))? / PAGE_BYTES as u64;
+        Ok(Self { path, file, page_count })
+    }
+
+    fn read(&self, page_number: u64, into: &mut [u8]) -> Result<()> {
+        self.file.read_exact_at(into, page_number * PAGE_BYTES as u64).map_err(StorageError::io("read", &self.path))
+    }
+
+    fn write(&self, page_number: u64, from: &[u8]) -> Result<()> {
+        self.file.write_all_at(from, page_number * PAGE_BYTES as u64).map_err(StorageError::io("write", &self.path))?;
+        self.file.sync_data().map_err(StorageError::io("sync", &self.path))
+    }
+
+    fn cut(&mut self, page_count: u64) -> Result<()> {
+        if page_count != self.page_count {
+            self.file.set_len(page_count * PAGE_BYTES as u64).map_err(StorageError::io("cut", &self.path))?;
+            self.file.sync_data().map_err(StorageError::io("sync", &self.path))?;
+            self.page_count = page_count;
+        }
+        Ok(())
+    }
+}
+
+/// The last valid page of the files.
+struct LastPage {
+    segment: OpenSegment,
+    page_number: u64,
+    page: ValidPage,
+    torn_pages: u64,
+}
+
+fn recover_files(stream: &Stream, journal: Option<(&JournalMap, u32)>, segment_pages: u32) -> Result<Tail> {
+    let mut buffer = JournalCopy::new();
+    let mut last = find_last_page(stream, &mut buffer)?;
+    let mut tail = Tail { torn_pages: last.as_ref().map_or(0, |last| last.torn_pages), ..Tail::default() };
+    if let Some(last) = &mut last {
+        last.segment.cut(last.page_number + 1)?;
+    }
+    if let Some((map, epoch)) = journal {
+        let before = last.as_ref().map_or(0, |last| last.page.seal.last_sequence);
+        last = salvage(stream, map, epoch, last, segment_pages, &mut buffer)?;
+        tail.salvaged_count = last.as_ref().map_or(0, |last| last.page.seal.last_sequence) - before;
+    }
+    let Some(last) = last else { return Ok(tail) };
+    if last.page.seal.complete == 0 {
+        last.segment.read(last.page_number, buffer.bytes_mut())?;
+        close_page(&last.segment, last.page_number, buffer.bytes_mut(), last.page.covered_end(), last.page.seal.record_count)?;
+    }
+    tail.epoch = last.page.header.epoch;
+    tail.last_sequence = last.page.seal.last_sequence;
+    tail.cut_group = find_cut_group(stream, last, &mut buffer)?;
+    Ok(tail)
+}
+
+/// Gives a page whose records end at `end` its end marker and a complete seal, and makes it durable.
+fn close_page(segment: &OpenSegment, page_number: u64, page: &mut [u8], end: usize, record_count: u32) -> Result<ValidPage> {
+    let number = [0, 1].into_iter().filter_map(|slot| Seal::read(page, slot)).map(|seal| seal.number).max().unwrap_or(0);
+    let mut sealer = Sealer::after(page, number);
+    sealer.update(&page[RECORDS_OFFSET..end]);
+    let header = tapewire_schemas::PageHeader::read(page).map_err(|source| StorageError::Schema { path: segment.path.clone(), source })?;
+    let last_sequence = header.first_sequence + u64::from(record_count) - 1;
+    let durable_sequence = header.first_sequence - 1;
+    let (seal, slot) = sealer.seal(record_count, last_sequence, durable_sequence, true);
+    page[end..end + 8].copy_from_slice(&PAGE_END_WORD.to_le_bytes());
+    page[end + 8..SEAL_OFFSETS[1]].fill(0);
+    page[SEAL_OFFSETS[slot]..SEAL_OFFSETS[slot] + SEAL_BYTES].copy_from_slice(seal.as_bytes());
+    segment.write(page_number, page)?;
+    Ok(ValidPage { header, seal })
+}
+
+/// The last page of the last segment that has one; segments without are removed.
+fn find_last_page(stream: &Stream, buffer: &mut JournalCopy) -> Result<Option<LastPage>> {
+    for first_sequence in list_segments(stream)?.into_iter().rev() {
+        let segment = OpenSegment::open(stream, stream.path(&segment_name(first_sequence)))?;
+        if let Some(last) = last_page_of(stream, segment, first_sequence, buffer)? {
+            return Ok(Some(last));
+        }
+        let path = stream.path(&segment_name(first_sequence));
+        tracing::info!(path = %path.display(), "removed a segment that was never sealed");
+        stream.disk().remove(&path).map_err(StorageError::io("remove", &path))?;
+        stream.disk().sync_dir(stream.directory()).map_err(StorageError::io("sync the directory", stream.directory()))?;
+    }
+    Ok(None)
+}
+
+fn last_page_of(stream: &Stream, segment: OpenSegment, first_sequence: u64, buffer: &mut JournalCopy) -> Result<Option<LastPage>> {
+    let mut found: Option<(u64, ValidPage)> = None;
+    let mut torn_pages = 0;
+    let mut page_number = 0;
+    while page_number < segment.page_count {
+        segment.read(page_number, buffer.bytes_mut())?;
+        let offset = page_number * PAGE_BYTES as u64;
+        match validate(buffer.bytes()) {
+            Validity::Valid(page) => {
+                check_owner(stream, &segment.path, &page)?;
+                let expected = found.as_ref().map_or(first_sequence, |(_, before)| before.seal.last_sequence + 1);
+                let follows = torn_pages == 0
+                    && page.header.first_sequence == expected
+                    && found.as_ref().is_none_or(|(_, before)| before.seal.complete == 1 && page.header.epoch == before.header.epoch);
+                let durable = found.as_ref().map_or(first_sequence - 1, |(_, before)| before.seal.last_sequence);
+                if !follows && page.seal.durable_sequence > durable {
+                    let reason = format!("records {} to {} were durable and are gone", durable + 1, page.seal.durable_sequence);
+                    return Err(StorageError::corrupt(&segment.path, offset, reason));
+                }
+                if follows {
+                    found = Some((page_number, page));
+                } else {
+                    torn_pages += 1;
+                }
+            }
+            Validity::Damaged(reason) => return Err(StorageError::corrupt(&segment.path, offset, reason)),
+            Validity::Unsealed if is_zero(buffer.bytes()) => {
+                // Allocated and never written; a torn group is shorter than the ring, so look that much further and no more.
+                if torn_pages > TORN_PAGES_MAX {
+                    break;
+                }
+                torn_pages += 1;
+            }
+            Validity::Unsealed => torn_pages += 1,
+        }
+        page_number += 1;
+    }
+    let Some((page_number, page)) = found else { return Ok(None) };
+    let torn_pages = count_torn(&segment, page_number + 1, buffer)?;
+    Ok(Some(LastPage { segment, page_number, page, torn_pages }))
+}
+
+/// A torn group has at most this many pages.
+const TORN_PAGES_MAX: u64 = 128;
+
+fn is_zero(page: &[u8]) -> bool {
+    page.iter().all(|byte| *byte == 0)
+}
+
+/// Pages behind the end that hold anything.
+fn count_torn(segment: &OpenSegment, from: u64, buffer: &mut JournalCopy) -> Result<u64> {
+    let mut count = 0;
+    for page_number in from..segment.page_count.min(from + TORN_PAGES_MAX) {
+        segment.read(page_number, buffer.bytes_mut())?;
+        count += u64::from(!is_zero(buffer.bytes()));
+    }
+    Ok(count)
+}
+
+fn check_owner(stream: &Stream, path: &Path, page: &ValidPage) -> Result<()> {
+    let foreign = |what, found: String, expected: String| StorageError::Foreign { path: path.to_owned(), what, found, expected };
+    if page.header.bus_id() != stream.bus().id() {
+        return Err(foreign("bus", format!("{:032x}", page.header.bus_id()), format!("{:032x}", stream.bus().id())));
+    }
+    if page.header.stream_id != stream.id() {
+        return Err(foreign("stream", page.header.stream_id.to_string(), format!("{} ({})", stream.id(), stream.name())));
+    }
+    Ok(())
+}
+
+/// Copies what a dead writer's journal holds beyond the files, page by page.
+fn salvage(
+    stream: &Stream,
+    map: &JournalMap,
+    epoch: u32,
+    mut last: Option<LastPage>,
+    segment_pages: u32,
+    buffer: &mut JournalCopy,
+) -> Result<Option<LastPage>> {
+    // The files' last page may be of an older epoch: then the journal's pages begin at its first.
+    let of_this_epoch = last.as_ref().filter(|last| last.page.header.epoch == epoch);
+    let mut page_index = match of_this_epoch {
+        Some(last) => last.page.header.page_index + u64::from(last.page.seal.complete == 1),
+        None => 0,
+    };
+    let mut copy = JournalCopy::new();
+    let corrupt = |page_index, reason: String| StorageError::corrupt(map.path(), page_index % map.page_count() * PAGE_BYTES as u64, reason);
+    loop {
+        let here = copy.load(map, page_index).is_ok();
+        if !here || copy.first_sequence() == 0 {
+            let durable = last.as_ref().map_or(0, |last| last.page.seal.last_sequence);
+            if !here && durable < map.seq_durable() {
+                return Err(corrupt(page_index, format!("page {page_index} is gone from the ring and not in the files")));
+            }
+            return Ok(last);
+        }
+        let expected = last.as_ref().map_or(1, |last| last.page.seal.last_sequence + 1);
+        let (end, record_count) = walk(&copy, map.path())?;
+        let continues = of_same_page(&last, epoch, page_index);
+        let begins_at = if continues { last.as_ref().map_or(0, |last| last.page.header.first_sequence) } else { expected };
+        if copy.first_sequence() != begins_at {
+            let found = copy.first_sequence();
+            return Err(corrupt(page_index, format!("page {page_index} begins at {found}, and {begins_at} is next")));
+        }
+        last = Some(write_salvaged(stream, &copy, last, continues, end, record_count, segment_pages, buffer)?);
+        pass(FailPoint::Salvage);
+        page_index += 1;
+    }
+}
+
+fn of_same_page(last: &Option<LastPage>, epoch: u32, page_index: u64) -> bool {
+    last.as_ref().is_some_and(|last| last.page.header.epoch == epoch && last.page.header.page_index == page_index)
+}
+
+/// Checks every record of a copied page; offset behind the last, and their number.
+fn walk(copy: &JournalCopy, path: &Path) -> Result<(usize, u32)> {
+    let (mut offset, mut record_count) = (RECORDS_OFFSET, 0u32);
+    loop {
+        let sequence = copy.first_sequence() + u64::from(record_count);
+        match copy.view().slot(offset, sequence) {
+            Ok(Slot::Record(record)) => {
+                offset += record.bytes().len();
+                record_count += 1;
+            }
+            Ok(Slot::Open | Slot::End) => return Ok((offset, record_count)),
+            Err(source) => return Err(StorageError::Schema { path: path.to_owned(), source }),
+        }
+    }
+}
+
+#[allow(clippy::too_many_arguments, reason = "one step of `salvage`, cut out for length")]
+fn write_salvaged(
+    stream: &Stream,
+    copy: &JournalCopy,
+    last: Option<LastPage>,
+    continues: bool,
+    end: usize,
+    record_count: u32,
+    segment_pages: u32,
+    buffer: &mut JournalCopy,
+) -> Result<LastPage> {
+    let page_index = copy.page_index();
+    if continues && let Some(last) = last {
+        // The file's page keeps its seals; header and records are a prefix of the journal's.
+        last.segment.read(last.page_number, buffer.bytes_mut())?;
+        buffer.bytes_mut()[..64].copy_from_slice(&copy.bytes()[..64]);
+        buffer.bytes_mut()[RECORDS_OFFSET..end].copy_from_slice(&copy.bytes()[RECORDS_OFFSET..end]);
+        let page = close_page(&last.segment, last.page_number, buffer.bytes_mut(), end, record_count)?;
+        return Ok(LastPage { page, ..last });
+    }
+    buffer.bytes_mut().fill(0);
+    buffer.bytes_mut()[..64].copy_from_slice(&copy.bytes()[..64]);
+    buffer.bytes_mut()[RECORDS_OFFSET..end].copy_from_slice(&copy.bytes()[RECORDS_OFFSET..end]);
+    let torn_pages = last.as_ref().map_or(0, |last| last.torn_pages);
+    let fits = last.filter(|_| page_index > 0 && !page_index.is_multiple_of(u64::from(segment_pages)));
+    if let Some(mut last) = fits {
+        last.page_number += 1;
+        last.page = close_page(&last.segment, last.page_number, buffer.bytes_mut(), end, record_count)?;
+        last.segment.page_count = last.page_number + 1;
+        return Ok(last);
+    }
+    let beside = stream.path("salvaged.tmp");
+    let file = stream.disk().open(&beside, Access::Create).map_err(StorageError::io("create", &beside))?;
+    let mut segment = OpenSegment { path: beside.clone(), file, page_count: 1 };
+    let page = close_page(&segment, 0, buffer.bytes_mut(), end, record_count)?;
+    segment.path = stream.path(&segment_name(copy.first_sequence()));
+    stream.disk().rename(&beside, &segment.path).map_err(StorageError::io("rename", &beside))?;
+    stream.disk().sync_dir(stream.directory()).map_err(StorageError::io("sync the directory", stream.directory()))?;
+    Ok(LastPage { segment, page_number: 0, page, torn_pages })
+}
+
+/// First record of a group that the end of the stream cuts: walks back to the page in which it begins.
+fn find_cut_group(stream: &Stream, last: LastPage, buffer: &mut JournalCopy) -> Result<Option<u64>> {
+    let mut segments = list_segments(stream)?;
+    segments.retain(|first| *first <= last.page.header.first_sequence);
+    let (mut segment, mut page_number) = (last.segment, last.page_number);
+    loop {
+        segment.read(page_number, buffer.bytes_mut())?;
+        let schema = |source| StorageError::Schema { path: segment.path.clone(), source };
+        let Validity::Valid(page) = validate(buffer.bytes()) else {
+            return Err(StorageError::corrupt(&segment.path, page_number * PAGE_BYTES as u64, "its seals do not hold"));
+        };
+        match open_group(PageView::from_bytes(buffer.bytes()), &page).map_err(schema)? {
+            Group::None => return Ok(None),
+            Group::BeginsAt(sequence) => return Ok(Some(sequence)),
+            Group::BeginsBefore if page_number > 0 => page_number -= 1,
+            Group::BeginsBefore => {
+                segments.retain(|first| *first < page.header.first_sequence);
+                let Some(first) = segments.last() else { return Ok(Some(page.header.first_sequence)) };
+                segment = OpenSegment::open(stream, stream.path(&segment_name(*first)))?;
+                page_number = segment.page_count.saturating_sub(1);
+            }
+        }
+    }
+}
+
+/// Whether the last event of a page is complete.
+enum Group {
+    None,
+    BeginsAt(u64),
+    BeginsBefore,
+}
+
+fn open_group(view: PageView<'_>, page: &ValidPage) -> Result<Group, SchemaError> {
+    let (mut offset, mut sequence) = (RECORDS_OFFSET, page.header.first_sequence);
+    let mut state = Group::None;
+    while sequence <= page.seal.last_sequence {
+        match view.event(offset, sequence)? {
+            EventSlot::Event(event) => {
+                offset += event.bytes().len();
+                sequence = event.last_sequence() + 1;
+                state = Group::None;
+            }
+            EventSlot::Part { record_count, bytes, .. } => {
+                let begins = tapewire_schemas::RecordRef::new(bytes, sequence)?.is_first();
+                let ends = ends_group(bytes, sequence, record_count)?;
+                state = match (begins, ends) {
+                    (_, true) => Group::None,
+                    (true, false) => Group::BeginsAt(sequence),
+                    (false, false) => Group::BeginsBefore,
+                };
+                offset += bytes.len();
+                sequence += u64::from(record_count);
+            }
+            EventSlot::Open | EventSlot::End => break,
+        }
+    }
+    Ok(state)
+}
+
+/// Whether the last of these records ends its group.
+fn ends_group(bytes: &[u8], sequence: u64, record_count: u32) -> Result<bool, SchemaError> {
+    let mut offset = 0;
+    let mut is_last = false;
+    for index in 0..record_count {
+        let record = tapewire_schemas::RecordRef::new(&bytes[offset..], sequence + u64::from(index))?;
+        offset += record.bytes().len();
+        is_last = record.is_last();
+    }
+    Ok(is_last)
+}
