@@ -154,6 +154,13 @@ impl RecordDraft<'_> {
         .pack()
     }
 
+    /// Whether this record is a whole event.
+    #[must_use]
+    #[inline]
+    pub fn is_whole(&self) -> bool {
+        self.flags & flags::WHOLE == flags::WHOLE
+    }
+
     /// Where and when.
     #[must_use]
     #[inline]
@@ -209,7 +216,7 @@ impl<'a> EventRef<'a> {
         Self { bytes: record.bytes(), first: record, first_sequence: sequence, record_count: 1 }
     }
 
-    /// Checks that `bytes` is one complete event: first and last flags, one kind, one instrument, nothing left over.
+    /// Checks that `bytes` is one complete event: first and last flags, one kind, venue and instrument, nothing left over.
     ///
     /// # Errors
     /// [`SchemaError::Record`] or [`SchemaError::Group`].
@@ -218,13 +225,16 @@ impl<'a> EventRef<'a> {
         let group = |sequence, reason| Err(SchemaError::Group { sequence, reason });
         let (mut at, mut record_count) = (0, 0u32);
         loop {
-            let sequence = first_sequence + u64::from(record_count);
+            let Some(sequence) = first_sequence.checked_add(u64::from(record_count)) else {
+                return group(first_sequence, "its sequences leave 64 bits");
+            };
             let record = RecordRef::new(&bytes[at..], sequence)?;
             if record.is_first() != (record_count == 0) {
                 return group(sequence, "its first flag is wrong");
             }
-            if record.kind() != first.kind() || record.instrument_id() != first.instrument_id() {
-                return group(sequence, "kind or instrument changes");
+            let identity = |it: &RecordRef<'_>| (it.kind(), it.venue_id(), it.instrument_id());
+            if identity(&record) != identity(&first) {
+                return group(sequence, "kind, venue or instrument changes");
             }
             at += record.bytes().len();
             record_count += 1;

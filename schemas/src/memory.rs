@@ -252,7 +252,8 @@ impl<'a> PageView<'a> {
         let mut is_last = first.is_last();
         let mut page_ends = false;
         while !is_last && !page_ends {
-            match self.slot(end, sequence + u64::from(record_count))? {
+            let overflow = SchemaError::Group { sequence, reason: "its sequences leave 64 bits" };
+            match self.slot(end, sequence.checked_add(u64::from(record_count)).ok_or(overflow)?)? {
                 Slot::Open => break,
                 Slot::End => page_ends = true,
                 // Another event begins where this one should go on: the reader decides what a group without an end means.

@@ -1,1 +1,40 @@
-//! x
+//! The read side of the Tapewire bus: one verb, [`Subscriber::poll`], for every tier.
+//!
+//! # How data flows
+//! A realtime subscriber reads records in place in the shared-memory pages that the publisher fills; a delayed one does the same in
+//! batches; a historical one reads journal and WAL files. All are one [`Subscriber`]: it begins anywhere, changes from history to live at
+//! an exact record, and goes back to the log by itself when it was lapped. [`Book`], [`TradeSummary`] and [`StreamDigest`] turn events
+//! into state, exactly.
+//!
+//! # Invariants
+//! * Sequences are delivered in order without a hole; a gap that cannot be healed is an error, never silence.
+//! * An event is delivered once, when its last record is there; a group without a last record never is.
+//! * Polling shared memory makes no system call and allocates nothing while events come.
+//!
+//! ```no_run
+//! use tapewire_stdx::wait::Wait;
+//! use tapewire_storage::Bus;
+//! use tapewire_subscribers::{End, Polled, Start, Subscriber, SubscriberSettings, Tier};
+//!
+//! let bus = Bus::open("/var/lib/tapewire/main".as_ref())?;
+//! let settings = SubscriberSettings::new(Tier::Realtime(Wait::Spin), Start::Live, End::Never);
+//! let mut subscriber = Subscriber::open(&bus, &settings)?;
+//! let mut count = 0;
+//! while subscriber.poll(1024, |_sequence, _event| count += 1)? != Polled::Ended {
+//!     subscriber.wait();
+//! }
+//! # Ok::<(), Box<dyn std::error::Error>>(())
+//! ```
+
+mod book;
+mod cursor;
+mod digest;
+mod error;
+mod filter;
+mod subscriber;
+
+pub use book::{Book, BookSide, TradePrices, TradeSummary};
+pub use digest::{InstrumentState, StreamDigest};
+pub use error::SubscribeError;
+pub use filter::Filter;
+pub use subscriber::{End, Polled, Start, Subscriber, SubscriberCounters, SubscriberSettings, Tier};

@@ -1,2 +1,44 @@
-//! x
-fn main() {}
+//! `cargo xtask`: the automation of the Tapewire repository.
+
+#![allow(clippy::print_stderr)]
+
+use clap::{Parser, Subcommand};
+use std::process::ExitCode;
+use tapewire_xtask::Workspace;
+
+/// The automation of the Tapewire repository.
+#[derive(Debug, Parser)]
+#[command(name = "cargo xtask", bin_name = "cargo xtask")]
+struct Arguments {
+    #[command(subcommand)]
+    verb: Verb,
+}
+
+#[derive(Debug, Subcommand)]
+enum Verb {
+    /// Runs every check: fmt, floors, tidy, clippy, tests, doc tests, examples.
+    Test,
+    /// Checks that every dependency goes to a lower floor.
+    Floors,
+    /// Checks the style of every text file.
+    Tidy,
+}
+
+fn main() -> ExitCode {
+    match run(&Arguments::parse()) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            eprintln!("xtask: {error:#}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+fn run(arguments: &Arguments) -> anyhow::Result<()> {
+    let workspace = Workspace::load()?;
+    match arguments.verb {
+        Verb::Test => tapewire_xtask::test(&workspace),
+        Verb::Floors => tapewire_xtask::floors(&workspace),
+        Verb::Tidy => tapewire_xtask::tidy(&workspace),
+    }
+}

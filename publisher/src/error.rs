@@ -1,0 +1,42 @@
+//! Errors of this crate.
+
+use tapewire_storage::StorageError;
+use tapewire_transport::TransportError;
+
+/// Why an event was not published: a code for the hot path. Nothing of the event is visible, now or later.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+#[non_exhaustive]
+pub enum Refused {
+    /// No page became free in time: the disk is slower than the feed. Try again, or give up.
+    #[error("no page became free in time: the disk is slower than the feed")]
+    Full,
+    /// The stream takes nothing more; [`crate::Publisher::failure`] says why.
+    #[error("the stream takes nothing more")]
+    Closed,
+    /// The event has more records than the pages that are kept open can take.
+    #[error("the event does not fit the pages that are kept open (raise pages_ahead)")]
+    TooLarge,
+}
+
+/// Why a stream could not be opened, or has failed.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum PublishError {
+    /// Journal, WAL or registry.
+    #[error(transparent)]
+    Storage(#[from] StorageError),
+    /// Shared memory.
+    #[error(transparent)]
+    Transport(#[from] TransportError),
+    /// The hot path refused.
+    #[error(transparent)]
+    Refused(#[from] Refused),
+    /// A thread could not be started or died.
+    #[error("thread {name} failed: {reason}")]
+    Thread {
+        /// The thread.
+        name: &'static str,
+        /// Why.
+        reason: String,
+    },
+}

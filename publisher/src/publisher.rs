@@ -1,0 +1,223 @@
+//! The publisher: a stream open for writing, with everything behind it.
+
+use crate::{
+    error::{PublishError, Refused},
+    opener::Opener,
+    sequencer::{Sequencer, SequencerCounters, SequencerParts},
+};
+use std::time::Duration;
+use tapewire_schemas::{Control, ControlCode, Event, Payload, Scale, Stamp};
+use tapewire_stdx::clock::{Clock, ticks_per_ns};
+use tapewire_storage::{Bus, Definition, StreamWriter, Tail, WalSettings, WalStatus};
+use tapewire_transport::TransportConfig;
+
+/// What keeps the records.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Durability {
+    /// Journal and WAL: what is seen can be read back.
+    Logged(WalSettings),
+    /// Nothing: whoever is attached sees it. For measuring, and for streams that may be lost.
+    Volatile,
+}
+
+/// How a stream is published.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct PublisherSettings {
+    /// Name of the stream.
+    pub stream_name: String,
+    /// What keeps the records.
+    pub durability: Durability,
+    /// Pages kept open ahead of the sequencer.
+    pub pages_ahead: u32,
+    /// Subscribers over shared memory at a time.
+    pub subscribers_max: u32,
+    /// Pages that a subscriber may lag behind before it is lapped and heals from the journal.
+    pub lag_pages_max: u32,
+    /// Longest wait for a free page, nanoseconds; then the event is refused.
+    pub page_wait_ns_max: u64,
+}
+
+impl Default for PublisherSettings {
+    fn default() -> Self {
+        let transport = TransportConfig::new(0, "market", 0);
+        Self {
+            stream_name: "market".into(),
+            durability: Durability::Logged(WalSettings::default()),
+            pages_ahead: transport.pages_ahead,
+            subscribers_max: transport.subscribers_max,
+            lag_pages_max: transport.lag_pages_max,
+            page_wait_ns_max: 10_000_000_000,
+        }
+    }
+}
+
+/// The one writer of a stream. Dropping it without [`Self::close`] leaves the epoch open, as a crash would.
+#[derive(Debug)]
+pub struct Publisher {
+    // Fields are dropped in this order: the sequencer's pages before the port that the opener owns, both before journal and lock.
+    sequencer: Sequencer,
+    opener: Opener,
+    writer: StreamWriter,
+    definitions: Vec<Definition>,
+    /// Page index from which definitions are due again.
+    definitions_due_at: u64,
+    segment_pages: u64,
+    clock: Clock,
+}
+
+impl Publisher {
+    /// Takes the stream: recovers what a dead writer left, begins a new epoch, opens journal, WAL and shared memory, and publishes the
+    /// epoch's first records: its start, a group that a crash cut, and every definition there is.
+    ///
+    /// # Errors
+    /// [`PublishError::Storage`] and [`PublishError::Transport`] say what is in the way and what to do.
+    pub fn open(bus: &Bus, settings: &PublisherSettings) -> Result<Self, PublishError> {
+        let (mut writer, segment_pages) = match &settings.durability {
+            Durability::Logged(wal) => (StreamWriter::open(bus, &settings.stream_name, wal)?, u64::from(wal.segment_pages)),
+            Durability::Volatile => (StreamWriter::open_volatile(bus, &settings.stream_name)?, u64::MAX),
+        };
+        let config = TransportConfig {
+            pages_ahead: settings.pages_ahead,
+            subscribers_max: settings.subscribers_max,
+            lag_pages_max: settings.lag_pages_max,
+            ..TransportConfig::new(bus.id(), &settings.stream_name, writer.stream().id())
+        };
+        let opener = Opener::start(config, writer.epoch(), writer.opener())?;
+        let ticks_per_ns = ticks_per_ns(Duration::from_millis(5));
+        let sequencer = Sequencer::new(SequencerParts {
+            first_sequence: writer.tail().last_sequence + 1,
+            progress: writer.progress(),
+            status: writer.status(),
+            opener: std::sync::Arc::clone(&opener.shared),
+            page_wait_ticks_max: (settings.page_wait_ns_max as f64 * ticks_per_ns) as u64,
+        })?;
+        let definitions = writer.registry_mut().registry().definitions().copied().collect();
+        let clock = Clock::new();
+        let mut publisher = Self { sequencer, opener, writer, definitions, definitions_due_at: 0, segment_pages, clock };
+        publisher.begin_epoch()?;
+        Ok(publisher)
+    }
+
+    fn begin_epoch(&mut self) -> Result<(), PublishError> {
+        let tail = self.writer.tail().clone();
+        self.control(Control::new(ControlCode::EpochStart, tail.epoch, tail.last_sequence, 0))?;
+        if let Some(first) = tail.cut_group {
+            self.control(Control::new(ControlCode::GroupCut, tail.epoch, first, tail.last_sequence))?;
+        }
+        self.repeat_definitions()?;
+        Ok(())
+    }
+
+    fn control(&mut self, control: Control) -> Result<u64, Refused> {
+        let stamp = Stamp { ts_recv: self.clock.now_ns(), ..Stamp::default() };
+        self.sequencer.publish(&Event { stamp, payload: Payload::Control(control) })
+    }
+
+    /// The id and scales of an instrument, known or new; a new one is durable in the registry and on the bus before this returns.
+    /// Scales are at least as fine as asked.
+    ///
+    /// # Errors
+    /// What registry or sequencer refuse.
+    pub fn define(&mut self, venue: &str, symbol: &str, price_scale: Scale, quantity_scale: Scale) -> Result<Definition, PublishError> {
+        let definition = self.writer.registry_mut().define(venue, symbol, price_scale, quantity_scale)?;
+        let known = self.definitions.iter_mut().find(|known| known.instrument_id == definition.instrument_id);
+        match known {
+            Some(known) if *known == definition => return Ok(definition),
+            Some(known) => *known = definition,
+            None => self.definitions.push(definition),
+        }
+        self.sequencer.publish(&definition.event(self.clock.now_ns()))?;
+        Ok(definition)
+    }
+
+    /// Publishes an event: every subscriber sees all of it, or none. Returns the sequence of its first record.
+    ///
+    /// # Errors
+    /// [`Refused`]; nothing of the event is visible then.
+    #[inline]
+    pub fn publish(&mut self, event: &Event<'_>) -> Result<u64, Refused> {
+        if self.sequencer.page_index() >= self.definitions_due_at {
+            self.repeat_definitions()?;
+        }
+        self.sequencer.publish(event)
+    }
+
+    /// [`Self::publish`] in a loop: how many were published, and why not more.
+    pub fn publish_batch(&mut self, events: &[Event<'_>]) -> (usize, Option<Refused>) {
+        for (count, event) in events.iter().enumerate() {
+            if let Err(refused) = self.publish(event) {
+                return (count, Some(refused));
+            }
+        }
+        (events.len(), None)
+    }
+
+    /// Every segment begins with all definitions, so that it can be read alone.
+    #[cold]
+    fn repeat_definitions(&mut self) -> Result<(), Refused> {
+        let segment = self.sequencer.page_index() / self.segment_pages;
+        let ts_recv = self.clock.now_ns();
+        for definition in &self.definitions {
+            self.sequencer.publish(&definition.event(ts_recv))?;
+        }
+        self.definitions_due_at = segment.saturating_add(1).saturating_mul(self.segment_pages);
+        Ok(())
+    }
+
+    /// This writer's epoch.
+    #[must_use]
+    pub fn epoch(&self) -> u32 {
+        self.writer.epoch()
+    }
+
+    /// Where the stream ended before this epoch.
+    #[must_use]
+    pub fn recovered(&self) -> &Tail {
+        self.writer.tail()
+    }
+
+    /// Sequence of the last record published.
+    #[must_use]
+    pub fn seq_published(&self) -> u64 {
+        self.sequencer.next_sequence() - 1
+    }
+
+    /// Durable position and health of the WAL; `None` for a volatile stream.
+    #[must_use]
+    pub fn wal_status(&self) -> Option<WalStatus> {
+        self.writer.status()
+    }
+
+    /// Numbers of the sequencer.
+    #[must_use]
+    pub fn counters(&self) -> SequencerCounters {
+        self.sequencer.counters()
+    }
+
+    /// Subscribers attached over shared memory.
+    #[must_use]
+    pub fn subscriber_count(&self) -> u64 {
+        self.opener.shared.subscriber_count()
+    }
+
+    /// Why the stream takes nothing more, after [`Refused::Closed`].
+    #[must_use]
+    pub fn failure(&self) -> Option<PublishError> {
+        let opener = self.opener.shared.take_failure();
+        opener.or_else(|| self.writer.status().and_then(|status| status.check().err()).map(PublishError::from))
+    }
+
+    /// Ends the stream in good order: the end record, the last page, everything durable, memory given back. Returns the last sequence.
+    ///
+    /// # Errors
+    /// What was in the way; the next writer recovers then.
+    pub fn close(mut self) -> Result<u64, PublishError> {
+        let sequence = self.sequencer.next_sequence();
+        self.control(Control::new(ControlCode::EpochEnd, self.writer.epoch(), sequence, 0))?;
+        self.sequencer.finish();
+        // The WAL first: subscribers may still be reading the last page when the port goes.
+        let last_sequence = self.writer.close()?;
+        self.opener.stop()?;
+        Ok(last_sequence)
+    }
+}

@@ -1,0 +1,222 @@
+//! The sequencer: gives each record its sequence and writes it twice, to the journal first, to shared memory second.
+//!
+//! One thread, no allocation, no lock, no system call, no formatting. Pages come ready from the opener; what is committed is told to
+//! the journaler by one store. A kill between any two instructions leaves at most one record that is in the journal and was never seen.
+
+use crate::{
+    error::Refused,
+    opener::{OpenerShared, PagePair},
+};
+use std::sync::Arc;
+use tapewire_schemas::{Event, RECORDS_END, RECORDS_OFFSET, RecordDraft};
+use tapewire_stdx::{
+    clock::ticks,
+    failpoint::{FailPoint, pass},
+};
+use tapewire_storage::{JournalProgress, WalStatus};
+
+/// Numbers that a caller may show.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct SequencerCounters {
+    /// Records published in this epoch.
+    pub records: u64,
+    /// Pages begun.
+    pub pages: u64,
+    /// Times that no page was ready and the sequencer waited.
+    pub stalls: u64,
+    /// Events refused because no page became ready in time.
+    pub refused: u64,
+}
+
+/// The writer's one thread of events.
+#[derive(Debug)]
+pub(crate) struct Sequencer {
+    page: PagePair,
+    page_index: u64,
+    offset: usize,
+    record_count: u32,
+    next_sequence: u64,
+    progress: Option<JournalProgress>,
+    status: Option<WalStatus>,
+    opener: Arc<OpenerShared>,
+    page_wait_ticks_max: u64,
+    counters: SequencerCounters,
+}
+
+/// What a new sequencer needs.
+pub(crate) struct SequencerParts {
+    pub(crate) first_sequence: u64,
+    pub(crate) progress: Option<JournalProgress>,
+    pub(crate) status: Option<WalStatus>,
+    pub(crate) opener: Arc<OpenerShared>,
+    pub(crate) page_wait_ticks_max: u64,
+}
+
+impl Sequencer {
+    pub(crate) fn new(parts: SequencerParts) -> Result<Self, Refused> {
+        let page = parts.opener.ready.pop().ok_or(Refused::Full)?;
+        Ok(Self {
+            page,
+            page_index: 0,
+            offset: RECORDS_OFFSET,
+            record_count: 0,
+            next_sequence: parts.first_sequence,
+            progress: parts.progress,
+            status: parts.status,
+            opener: parts.opener,
+            page_wait_ticks_max: parts.page_wait_ticks_max,
+            counters: SequencerCounters { pages: 1, ..SequencerCounters::default() },
+        })
+    }
+
+    /// Publishes an event: all of its records, or none.
+    #[inline]
+    pub(crate) fn publish(&mut self, event: &Event<'_>) -> Result<u64, Refused> {
+        if self.status.as_ref().is_some_and(WalStatus::is_failed) {
+            return Err(Refused::Closed);
+        }
+        let first_sequence = self.next_sequence;
+        let mut drafts = event.records();
+        if let Some(first) = drafts.next() {
+            if first.is_whole() {
+                self.append(&first)?;
+            } else {
+                self.append_group(event)?;
+            }
+        }
+        Ok(first_sequence)
+    }
+
+    /// A group is begun only when there are pages for all of it: it is never cut by a full journal.
+    #[cold]
+    fn append_group(&mut self, event: &Event<'_>) -> Result<(), Refused> {
+        let (mut pages, mut offset) = (0, self.offset);
+        for draft in event.records() {
+            if offset + draft.length_bytes() > RECORDS_END - 8 {
+                pages += 1;
+                offset = RECORDS_OFFSET;
+            }
+            offset += draft.length_bytes();
+        }
+        if pages >= self.opener.ready.capacity() {
+            return Err(Refused::TooLarge);
+        }
+        self.wait_for_pages(pages)?;
+        for draft in event.records() {
+            self.append(&draft)?;
+        }
+        Ok(())
+    }
+
+    #[inline]
+    fn append(&mut self, draft: &RecordDraft<'_>) -> Result<(), Refused> {
+        let length_bytes = draft.length_bytes();
+        if self.offset + length_bytes > RECORDS_END - 8 {
+            self.turn()?;
+        }
+        let (offset, word) = (self.offset, draft.commit_word());
+        let PagePair { journal, transport } = &mut self.page;
+        let shared = transport;
+        if self.record_count == 0 {
+            shared.begin(self.next_sequence, draft.stamp().ts_event);
+            if let Some(journal) = journal {
+                journal.writer_mut().begin(self.next_sequence, draft.stamp().ts_event);
+            }
+        }
+        match journal {
+            Some(journal) => {
+                let journal = journal.writer_mut();
+                journal.write(offset, draft, self.next_sequence);
+                journal.commit(offset, word);
+                shared.copy_record(offset, length_bytes, journal);
+            }
+            None => shared.write(offset, draft, self.next_sequence),
+        }
+        shared.commit(offset, word);
+        self.offset = offset + length_bytes;
+        self.record_count += 1;
+        self.next_sequence += 1;
+        if let Some(progress) = &self.progress {
+            progress.committed(self.page_index, self.offset, self.record_count);
+        }
+        Ok(())
+    }
+
+    /// Ends the page and begins the next; nothing has happened when it is refused.
+    #[cold]
+    fn turn(&mut self) -> Result<(), Refused> {
+        self.wait_for_pages(1)?;
+        let next = self.opener.ready.pop().ok_or(Refused::Full)?;
+        let ended = std::mem::replace(&mut self.page, next);
+        self.end_page(ended);
+        pass(FailPoint::PageTurn);
+        self.page_index += 1;
+        self.counters.pages += 1;
+        self.offset = RECORDS_OFFSET;
+        self.record_count = 0;
+        Ok(())
+    }
+
+    fn end_page(&mut self, page: PagePair) {
+        let PagePair { journal, transport } = page;
+        if let Some(mut journal) = journal {
+            journal.writer_mut().end(self.offset);
+        }
+        transport.end(self.offset);
+        self.counters.records += u64::from(self.record_count);
+        if let Some(progress) = &self.progress {
+            progress.page_ended(self.page_index, self.offset, self.record_count);
+        }
+    }
+
+    /// Spins until that many pages are ready, within the limit.
+    fn wait_for_pages(&mut self, count: usize) -> Result<(), Refused> {
+        if self.opener.ready.len() >= count {
+            return Ok(());
+        }
+        self.counters.stalls += 1;
+        let from = ticks();
+        while self.opener.ready.len() < count {
+            if self.opener.is_ended() || self.status.as_ref().is_some_and(WalStatus::is_failed) {
+                return Err(Refused::Closed);
+            }
+            if ticks().wrapping_sub(from) > self.page_wait_ticks_max {
+                self.counters.refused += 1;
+                return Err(Refused::Full);
+            }
+            std::hint::spin_loop();
+        }
+        Ok(())
+    }
+
+    /// Index in the epoch of the page being filled.
+    pub(crate) fn page_index(&self) -> u64 {
+        self.page_index
+    }
+
+    /// Sequence that the next record gets.
+    pub(crate) fn next_sequence(&self) -> u64 {
+        self.next_sequence
+    }
+
+    pub(crate) fn counters(&self) -> SequencerCounters {
+        let records = self.counters.records + u64::from(self.record_count);
+        SequencerCounters { records, ..self.counters }
+    }
+
+    /// Ends the last page.
+    pub(crate) fn finish(mut self) -> SequencerCounters {
+        let counters = self.counters();
+        let PagePair { journal, transport } = self.page;
+        if let Some(mut journal) = journal {
+            journal.writer_mut().end(self.offset);
+        }
+        transport.end(self.offset);
+        if let Some(progress) = self.progress.take()
+            && self.record_count > 0
+        {
+            progress.page_ended(self.page_index, self.offset, self.record_count);
+        }
+        counters
+    }
+}

@@ -1,0 +1,204 @@
+//! Walking events through pages, whatever memory the pages are in.
+//!
+//! An event whose records lie in one page is read in place. A group that leaves its page is put together in a buffer, and delivered once,
+//! at its last record.
+
+use tapewire_schemas::{EventRef, EventSlot, PageView, RECORDS_OFFSET, RecordRef, SchemaError, Slot};
+use zerocopy::IntoBytes;
+
+/// The longest group: 64 MiB, four million levels.
+const GROUP_BYTES_MAX: usize = 64 << 20;
+
+/// What a step found.
+#[derive(Debug)]
+pub(crate) enum Step<'a> {
+    /// An event; the cursor is behind it.
+    Event(EventRef<'a>),
+    /// Nothing yet.
+    Open,
+    /// The page is read to its end.
+    End,
+}
+
+/// Records of a group that began in an earlier page.
+#[derive(Debug, Default)]
+struct Group {
+    words: Vec<u64>,
+    first_sequence: u64,
+    /// It has been delivered; its bytes are dropped by the next step.
+    is_done: bool,
+}
+
+impl Group {
+    fn clear(&mut self) {
+        self.words.clear();
+        self.is_done = false;
+    }
+
+    fn push(&mut self, bytes: &[u8], sequence: u64) -> Result<(), SchemaError> {
+        if self.words.is_empty() {
+            self.first_sequence = sequence;
+        }
+        let from = self.words.len();
+        if from * 8 + bytes.len() > GROUP_BYTES_MAX {
+            return Err(SchemaError::Group { sequence, reason: "it is longer than 64 MiB" });
+        }
+        // Record lengths are multiples of eight.
+        self.words.resize(from + bytes.len() / 8, 0);
+        self.words[from..].as_mut_bytes().copy_from_slice(bytes);
+        Ok(())
+    }
+}
+
+/// A position in a stream, by record.
+#[derive(Debug)]
+pub(crate) struct EventCursor {
+    /// Offset in the current page.
+    pub(crate) offset: usize,
+    /// Sequence of the record expected at `offset`.
+    pub(crate) sequence: u64,
+    group: Group,
+    /// Groups without a last record, which were dropped.
+    pub(crate) groups_cut: u64,
+}
+
+/// What to do with records that are not a whole event of one page.
+enum Part {
+    /// Consumed; go on.
+    Taken,
+    /// The buffer holds a whole group now.
+    Complete,
+    /// Not all there yet.
+    Open,
+}
+
+impl EventCursor {
+    pub(crate) fn new(sequence: u64) -> Self {
+        Self { offset: RECORDS_OFFSET, sequence, group: Group::default(), groups_cut: 0 }
+    }
+
+    /// Moves elsewhere; a group that was begun is given up.
+    pub(crate) fn reset(&mut self, sequence: u64) {
+        self.sequence = sequence;
+        self.offset = RECORDS_OFFSET;
+        self.group.clear();
+    }
+
+    /// The next event in `view`.
+    #[inline]
+    pub(crate) fn next<'a>(&'a mut self, view: PageView<'a>) -> Result<Step<'a>, SchemaError> {
+        if self.group.words.is_empty() {
+            match view.event(self.offset, self.sequence)? {
+                EventSlot::Event(event) if event.first().is_first() => {
+                    self.offset += event.bytes().len();
+                    self.sequence = event.last_sequence() + 1;
+                    return Ok(Step::Event(event));
+                }
+                EventSlot::Open => return Ok(Step::Open),
+                EventSlot::End => return Ok(Step::End),
+                EventSlot::Event(_) | EventSlot::Part { .. } => {}
+            }
+        }
+        self.next_in_group(view)
+    }
+
+    #[cold]
+    fn next_in_group<'a>(&'a mut self, view: PageView<'a>) -> Result<Step<'a>, SchemaError> {
+        if self.group.is_done {
+            self.group.clear();
+        }
+        loop {
+            let part = match view.event(self.offset, self.sequence)? {
+                EventSlot::Open => return Ok(Step::Open),
+                EventSlot::End => return Ok(Step::End),
+                EventSlot::Event(event) => {
+                    self.cut();
+                    self.offset += event.bytes().len();
+                    self.sequence = event.last_sequence() + 1;
+                    return Ok(Step::Event(event));
+                }
+                EventSlot::Part { record_count, bytes, page_ends } => self.take(view, record_count, bytes, page_ends)?,
+            };
+            match part {
+                Part::Taken => {}
+                Part::Open => return Ok(Step::Open),
+                Part::Complete => break,
+            }
+        }
+        self.group.is_done = true;
+        EventRef::new(self.group.words.as_bytes(), self.group.first_sequence).map(Step::Event)
+    }
+
+    /// A group that will never be complete is dropped, and counted.
+    fn cut(&mut self) {
+        if !self.group.words.is_empty() {
+            self.groups_cut += 1;
+            self.group.clear();
+        }
+    }
+
+    fn take(&mut self, view: PageView<'_>, record_count: u32, bytes: &[u8], page_ends: bool) -> Result<Part, SchemaError> {
+        let (begins, ends) = edges(bytes, self.sequence, record_count)?;
+        let (end, next) = (self.offset + bytes.len(), self.sequence + u64::from(record_count));
+        if begins {
+            self.cut();
+            let is_cut = !ends && !page_ends && matches!(view.slot(end, next)?, Slot::Record(_));
+            if !page_ends && !is_cut {
+                // Its other records are still being written: wait, and read it in place.
+                return Ok(Part::Open);
+            }
+            if is_cut {
+                self.groups_cut += 1;
+            } else {
+                self.group.push(bytes, self.sequence)?;
+            }
+        } else if !self.group.words.is_empty() {
+            self.group.push(bytes, self.sequence)?;
+        }
+        // Else: the tail of a group whose beginning lies before our start.
+        (self.offset, self.sequence) = (end, next);
+        Ok(if ends && !self.group.words.is_empty() { Part::Complete } else { Part::Taken })
+    }
+}
+
+/// Whether the first of these records begins an event, and whether the last ends one.
+fn edges(bytes: &[u8], sequence: u64, record_count: u32) -> Result<(bool, bool), SchemaError> {
+    let (mut offset, mut begins, mut ends) = (0, false, false);
+    for index in 0..record_count {
+        let record = RecordRef::new(&bytes[offset..], sequence + u64::from(index))?;
+        offset += record.bytes().len();
+        begins |= index == 0 && record.is_first();
+        ends = record.is_last();
+    }
+    Ok((begins, ends))
+}
+
+/// Offset of the record with `sequence` in a page, or of the place where it will be.
+pub(crate) fn offset_of(view: PageView<'_>, sequence: u64) -> Result<usize, SchemaError> {
+    let mut offset = RECORDS_OFFSET;
+    for at in view.first_sequence()..sequence {
+        match view.slot(offset, at)? {
+            Slot::Record(record) => offset += record.bytes().len(),
+            Slot::Open | Slot::End => break,
+        }
+    }
+    Ok(offset)
+}
+
+/// Sequence of the first record of the event that `sequence` belongs to; `None` when it begins in an earlier page.
+pub(crate) fn event_start(view: PageView<'_>, sequence: u64) -> Result<Option<u64>, SchemaError> {
+    let (mut offset, mut start) = (RECORDS_OFFSET, None);
+    for at in view.first_sequence()..=sequence {
+        match view.slot(offset, at)? {
+            Slot::Record(record) => {
+                if record.is_first() {
+                    start = Some(at);
+                }
+                offset += record.bytes().len();
+            }
+            // Not written yet: it will be what it will be.
+            Slot::Open | Slot::End => return Ok(Some(sequence)),
+        }
+    }
+    Ok(start)
+}

@@ -1,0 +1,250 @@
+//! A digest of a stream: counts, books and trade sums that two readers of the same stream must agree on.
+//!
+//! Feed it every event in order ([`StreamDigest::observe`]); [`StreamDigest::to_json`] renders what the stream said so far. Checksums
+//! are zlib's CRC-32 over canonical decimal text (bids best first as `b<price>,<size>;`, then asks as `a<price>,<size>;`), so they do
+//! not depend on ids or scales. What cannot be used is counted, never skipped in silence.
+
+use crate::book::{Book, BookSide, TradeSummary};
+use serde_json::{Map, Value, json};
+use std::{collections::HashMap, fmt::Write};
+use tapewire_schemas::{Body, Decimal, EventRef, Instrument, Kind, Level, Scale};
+
+const TOP_LEVELS: usize = 10;
+const MARKET_KINDS: [Kind; 4] = [Kind::Trade, Kind::BookDelta, Kind::BookSnapshot, Kind::Quote];
+
+/// Counts, books and trade sums of a stream.
+#[derive(Debug, Default)]
+pub struct StreamDigest {
+    by_kind: [u64; MARKET_KINDS.len()],
+    definition_count: u64,
+    control_count: u64,
+    sequences: Option<(u64, u64)>,
+    sequence_errors: u64,
+    unknown_instruments: u64,
+    number_errors: u64,
+    index_by_id: HashMap<u32, usize>,
+    /// In the order of their first definitions.
+    instruments: Vec<InstrumentState>,
+}
+
+/// What the stream said of one instrument.
+#[derive(Debug)]
+pub struct InstrumentState {
+    symbol: String,
+    venue: String,
+    book: Book,
+    trades: TradeSummary,
+}
+
+impl InstrumentState {
+    /// The venue's symbol.
+    #[must_use]
+    pub fn symbol(&self) -> &str {
+        &self.symbol
+    }
+
+    /// The venue's name.
+    #[must_use]
+    pub fn venue(&self) -> &str {
+        &self.venue
+    }
+
+    /// The book now.
+    #[must_use]
+    pub fn book(&self) -> &Book {
+        &self.book
+    }
+
+    /// The trades so far.
+    #[must_use]
+    pub fn trades(&self) -> &TradeSummary {
+        &self.trades
+    }
+}
+
+impl StreamDigest {
+    /// A digest of nothing.
+    #[must_use]
+    pub fn new() -> Self {
+        Self::default()
+    }
+
+    /// Takes the next event of the stream.
+    pub fn observe(&mut self, event: &EventRef<'_>) {
+        self.observe_sequence(event.first_sequence(), event.last_sequence());
+        match event.body() {
+            Body::Instrument(definition) => {
+                self.definition_count += 1;
+                self.define(event.instrument_id(), definition);
+            }
+            Body::Control(_) => self.control_count += 1,
+            body => {
+                if let Some(index) = MARKET_KINDS.iter().position(|kind| *kind == event.kind()) {
+                    self.by_kind[index] += 1;
+                }
+                let Some(index) = self.index_by_id.get(&event.instrument_id()) else {
+                    self.unknown_instruments += 1;
+                    return;
+                };
+                let state = &mut self.instruments[*index];
+                match body {
+                    Body::Trade(trade) => self.number_errors += u64::from(state.trades.observe(trade).is_err()),
+                    _ => state.book.apply(event),
+                }
+            }
+        }
+    }
+
+    fn observe_sequence(&mut self, first: u64, last: u64) {
+        let begin = match self.sequences {
+            Some((begin, before)) => {
+                self.sequence_errors += u64::from(before.checked_add(1) != Some(first));
+                begin
+            }
+            None => first,
+        };
+        self.sequences = Some((begin, last));
+    }
+
+    /// Takes a definition: a new instrument, or new names and scales of a known one.
+    fn define(&mut self, instrument_id: u32, definition: &Instrument) {
+        let (price_scale, quantity_scale) = (definition.price_scale(), definition.quantity_scale());
+        if let Some(index) = self.index_by_id.get(&instrument_id) {
+            let state = &mut self.instruments[*index];
+            definition.symbol().clone_into(&mut state.symbol);
+            definition.venue().clone_into(&mut state.venue);
+            if state.book.rescale(price_scale, quantity_scale).is_err() {
+                // Levels of two scales must not mix: the book is gone until its next snapshot.
+                self.number_errors += 1;
+                state.book = Book::new(price_scale, quantity_scale);
+            }
+            if state.trades.rescale(price_scale, quantity_scale).is_err() {
+                self.number_errors += 1;
+                state.trades = TradeSummary::new(price_scale, quantity_scale);
+            }
+            return;
+        }
+        self.index_by_id.insert(instrument_id, self.instruments.len());
+        self.instruments.push(InstrumentState {
+            symbol: definition.symbol().to_owned(),
+            venue: definition.venue().to_owned(),
+            book: Book::new(price_scale, quantity_scale),
+            trades: TradeSummary::new(price_scale, quantity_scale),
+        });
+    }
+
+    /// Number of market events: trades, deltas, snapshots and quotes.
+    #[must_use]
+    pub fn event_count(&self) -> u64 {
+        self.by_kind.iter().sum()
+    }
+
+    /// First and last sequence seen; `None` before the first event.
+    #[must_use]
+    pub fn sequences(&self) -> Option<(u64, u64)> {
+        self.sequences
+    }
+
+    /// How often a sequence did not follow the one before.
+    #[must_use]
+    pub fn sequence_errors(&self) -> u64 {
+        self.sequence_errors
+    }
+
+    /// Events of instruments that no definition named.
+    #[must_use]
+    pub fn unknown_instruments(&self) -> u64 {
+        self.unknown_instruments
+    }
+
+    /// Sums that overflowed, and books or sums that did not fit a new scale.
+    #[must_use]
+    pub fn number_errors(&self) -> u64 {
+        self.number_errors
+    }
+
+    /// Every instrument, in the order of first definition.
+    #[must_use]
+    pub fn instruments(&self) -> &[InstrumentState] {
+        &self.instruments
+    }
+
+    /// The digest as JSON. Instruments are keyed by symbol; a later one of the same symbol by `venue:symbol`.
+    #[must_use]
+    pub fn to_json(&self) -> Value {
+        let by_kind: Map<_, _> = MARKET_KINDS.iter().zip(self.by_kind).map(|(kind, n)| (kind.name().to_owned(), json!(n))).collect();
+        let mut instruments = Map::new();
+        for state in &self.instruments {
+            let is_taken = instruments.contains_key(&state.symbol);
+            let key = if is_taken { format!("{}:{}", state.venue, state.symbol) } else { state.symbol.clone() };
+            instruments.insert(key, state.to_json());
+        }
+        json!({
+            "events": self.event_count(),
+            "by_kind": by_kind,
+            "definitions": self.definition_count,
+            "controls": self.control_count,
+            "first_sequence": self.sequences.map(|(first, _)| first),
+            "last_sequence": self.sequences.map(|(_, last)| last),
+            "sequence_errors": self.sequence_errors,
+            "unknown_instruments": self.unknown_instruments,
+            "number_errors": self.number_errors,
+            "instruments": instruments,
+        })
+    }
+}
+
+impl InstrumentState {
+    fn to_json(&self) -> Value {
+        let (price_scale, quantity_scale) = (self.book.price_scale(), self.book.quantity_scale());
+        let level = |it: Level| json!([price_scale.display(it.price).to_string(), quantity_scale.display(it.quantity).to_string()]);
+        let mut it = json!({
+            "best_bid": self.book.best_bid().map(level),
+            "best_ask": self.book.best_ask().map(level),
+            "n_bids": self.book.level_count(BookSide::Bid),
+            "n_asks": self.book.level_count(BookSide::Ask),
+            "crc32_dec_top10": crc32_decimal(&self.book, TOP_LEVELS),
+            "crc32_dec_full": crc32_decimal(&self.book, usize::MAX),
+        });
+        if let Some(prices) = self.trades.prices() {
+            let (price, quantity) = (self.trades.price_scale(), self.trades.quantity_scale());
+            let text = |mantissa| price.display(mantissa).to_string();
+            it["trades"] = json!({
+                "n": self.trades.trade_count(),
+                "sum_size": wide(self.trades.quantity_sum(), &[quantity]),
+                "sum_notional": wide(self.trades.notional_sum(), &[price, quantity]),
+                "min": text(prices.min),
+                "max": text(prices.max),
+                "first": text(prices.first),
+                "last": text(prices.last),
+            });
+        }
+        it
+    }
+}
+
+/// Canonical text of a sum whose scale is the sum of `scales`.
+fn wide(mantissa: i128, scales: &[Scale]) -> String {
+    Decimal::new(mantissa, scales.iter().map(|scale| u32::from(scale.digits())).sum()).to_string()
+}
+
+/// CRC-32 of a book's canonical text, at most `levels_max` levels of each side.
+#[must_use]
+pub fn crc32_decimal(book: &Book, levels_max: usize) -> u32 {
+    let (price, quantity) = (book.price_scale(), book.quantity_scale());
+    let mut crc = crc32fast::Hasher::new();
+    let mut text = String::new();
+    for (side, letter) in [(BookSide::Bid, 'b'), (BookSide::Ask, 'a')] {
+        for level in book.levels(side).take(levels_max) {
+            text.clear();
+            write!(text, "{letter}{},{};", price.display(level.price), quantity.display(level.quantity))
+                .expect("writing to a string cannot fail");
+            crc.update(text.as_bytes());
+        }
+    }
+    crc.finalize()
+}
+
+#[cfg(test)]
+#[path = "digest_tests.rs"]
+mod tests;

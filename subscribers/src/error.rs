@@ -1,0 +1,32 @@
+//! Errors of this crate, by what the caller must do.
+
+use tapewire_schemas::{DecimalError, SchemaError};
+use tapewire_storage::StorageError;
+use tapewire_transport::TransportError;
+
+/// Why a subscriber cannot go on.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum SubscribeError {
+    /// Journal or WAL.
+    #[error(transparent)]
+    Storage(#[from] StorageError),
+    /// Shared memory.
+    #[error(transparent)]
+    Transport(#[from] TransportError),
+    /// A record that is not valid.
+    #[error(transparent)]
+    Schema(#[from] SchemaError),
+    /// After a power loss the stream goes on before this subscriber's position: what it saw from `to` on may return in another form.
+    /// The subscriber is positioned at `to`; drop what was derived from later records and poll on.
+    #[error("the stream was rolled back from sequence {from} to {to} by a power loss; restart books from a snapshot")]
+    Rollback {
+        /// Where the subscriber was.
+        from: u64,
+        /// Where it is now.
+        to: u64,
+    },
+    /// A number does not fit.
+    #[error(transparent)]
+    Decimal(#[from] DecimalError),
+}

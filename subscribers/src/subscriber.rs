@@ -1,0 +1,588 @@
+//! The subscriber: one stream of events from any start, whatever memory they come from.
+//!
+//! It reads pages from two sources. *Live* pages are in shared memory and are read in place. *Log* pages come from the journal or the WAL
+//! files. Both are the same pages with the same offsets, so the subscriber changes over at any record: it leaves the log as soon as the
+//! page it reads there is also held live, and returns to the log when a live page is missing (it was lapped, or the writer is another).
+
+use crate::{
+    cursor::{EventCursor, Step, event_start, offset_of},
+    error::SubscribeError,
+    filter::Filter,
+};
+use std::time::{Duration, Instant};
+use tapewire_schemas::{Body, ControlCode, EventRef, Kind, PageView, RECORDS_OFFSET};
+use tapewire_stdx::wait::Wait;
+use tapewire_storage::{Bus, Found, LogReader, Refresh, Stream};
+use tapewire_transport::{PageReader, TransportConfig};
+
+/// Where events are taken from, and when.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Tier {
+    /// Shared memory, as they happen.
+    Realtime(Wait),
+    /// Shared memory, in batches: everything published up to the tick, then nothing until the next.
+    Delayed(Duration),
+    /// Journal and files only.
+    Historical,
+}
+
+/// Where to begin.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Start {
+    /// Behind the last record published now.
+    Live,
+    /// At this sequence; inside a group, at the group's first record.
+    Seq(u64),
+}
+
+/// Where to end.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum End {
+    /// Behind the last record published when the subscriber was made.
+    Head,
+    /// Behind the event that holds this sequence.
+    Seq(u64),
+    /// When the writer has ended the stream in good order and everything is read.
+    Closed,
+    /// Never.
+    Never,
+}
+
+/// What came of a poll.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Polled {
+    /// The limit was reached: there may be more.
+    More,
+    /// Everything that is there (of this batch) was delivered.
+    Idle,
+    /// The end was reached; polling on changes nothing.
+    Ended,
+}
+
+/// What a subscriber has seen and suffered.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct SubscriberCounters {
+    /// Events passed, filtered ones included.
+    pub events: u64,
+    /// Events that came from shared memory.
+    pub events_live: u64,
+    /// Times that pages were missed in shared memory; what was in them came from the log.
+    pub lapped: u64,
+    /// First and last sequence of the latest such gap, both 0 before the first: at least these came from the log.
+    pub last_gap: (u64, u64),
+    /// Times that the subscriber went over from the log to shared memory.
+    pub joined: u64,
+    /// Batches of the delayed tier.
+    pub batches: u64,
+    /// Groups without a last record, which were dropped.
+    pub groups_cut: u64,
+}
+
+/// What a subscriber wants.
+#[derive(Clone, Debug)]
+pub struct SubscriberSettings {
+    /// Name of the stream.
+    pub stream_name: String,
+    /// Where from, and when.
+    pub tier: Tier,
+    /// First event.
+    pub start: Start,
+    /// Last event.
+    pub end: End,
+    /// Which events.
+    pub filter: Filter,
+    /// As the publisher's.
+    pub pages_ahead: u32,
+    /// As the publisher's.
+    pub subscribers_max: u32,
+    /// As the publisher's.
+    pub lag_pages_max: u32,
+}
+
+impl SubscriberSettings {
+    /// Everything of the stream `market`, from `start` on.
+    #[must_use]
+    pub fn new(tier: Tier, start: Start, end: End) -> Self {
+        let transport = TransportConfig::new(0, "market", 0);
+        Self {
+            stream_name: "market".into(),
+            tier,
+            start,
+            end,
+            filter: Filter::default(),
+            pages_ahead: transport.pages_ahead,
+            subscribers_max: transport.subscribers_max,
+            lag_pages_max: transport.lag_pages_max,
+        }
+    }
+}
+
+/// A page's place in the stream.
+type PageKey = (u32, u64);
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Source {
+    /// Looking for the page that holds the position.
+    Nowhere,
+    Live,
+    Log,
+}
+
+/// Looks at the journal's counters while nothing comes: a page may have been missed, or the writer be another.
+const IDLE_CHECK_INTERVAL: Duration = Duration::from_millis(2);
+/// The same where there is no journal to look at, only files.
+const IDLE_CHECK_INTERVAL_FILES: Duration = Duration::from_millis(50);
+/// Polls without anything between two looks at the clock.
+const IDLE_POLLS: u32 = 64;
+
+/// Reads one stream; see the module essay.
+#[derive(Debug)]
+pub struct Subscriber {
+    stream: Stream,
+    tier: Tier,
+    filter: Filter,
+    end: End,
+    live: Option<PageReader>,
+    log: LogReader,
+    cursor: EventCursor,
+    source: Source,
+    /// The page being read; the last one read when `Nowhere`.
+    page: PageKey,
+    counters: SubscriberCounters,
+    epoch_end: Option<u64>,
+    idle_polls: u32,
+    checked: Instant,
+    next_batch: Instant,
+    batch_until: Option<u64>,
+}
+
+impl Subscriber {
+    /// Subscribes.
+    ///
+    /// # Errors
+    /// [`SubscribeError::Storage`] where the stream does not exist or the start is no longer kept, [`SubscribeError::Transport`] where
+    /// shared memory cannot be joined.
+    pub fn open(bus: &Bus, settings: &SubscriberSettings) -> Result<Self, SubscribeError> {
+        let stream = bus.stream(&settings.stream_name);
+        let mut log = LogReader::open(&stream)?;
+        let live = match settings.tier {
+            Tier::Historical => None,
+            Tier::Realtime(_) | Tier::Delayed(_) => Some(PageReader::connect(&TransportConfig {
+                pages_ahead: settings.pages_ahead,
+                subscribers_max: settings.subscribers_max,
+                lag_pages_max: settings.lag_pages_max,
+                ..TransportConfig::new(bus.id(), stream.name(), stream.id())
+            })?),
+        };
+        let head = log.head()?;
+        let sequence = match settings.start {
+            Start::Live => head + 1,
+            Start::Seq(sequence) => event_start_of(&mut log, sequence.max(1))?,
+        };
+        let end = if settings.end == End::Head { End::Seq(head) } else { settings.end };
+        let now = Instant::now();
+        Ok(Self {
+            stream,
+            tier: settings.tier,
+            filter: settings.filter.clone(),
+            end,
+            live,
+            log,
+            cursor: EventCursor::new(sequence),
+            source: Source::Nowhere,
+            page: (0, 0),
+            counters: SubscriberCounters::default(),
+            epoch_end: None,
+            idle_polls: 0,
+            checked: now,
+            next_batch: now,
+            batch_until: None,
+        })
+    }
+
+    /// Sequence of the next record.
+    #[must_use]
+    pub fn position(&self) -> u64 {
+        self.cursor.sequence
+    }
+
+    /// What was seen and suffered so far.
+    #[must_use]
+    pub fn counters(&self) -> SubscriberCounters {
+        SubscriberCounters { groups_cut: self.cursor.groups_cut, ..self.counters }
+    }
+
+    /// The stream.
+    #[must_use]
+    pub fn stream(&self) -> &Stream {
+        &self.stream
+    }
+
+    /// The journal and files behind the stream: durable and published positions.
+    pub fn log(&mut self) -> &mut LogReader {
+        &mut self.log
+    }
+
+    /// Waits the way the tier waits; call it after [`Polled::Idle`].
+    pub fn wait(&self) {
+        match self.tier {
+            Tier::Realtime(wait) => wait.once(),
+            Tier::Delayed(_) => Wait::Sleep(self.next_batch.saturating_duration_since(Instant::now())).once(),
+            Tier::Historical => Wait::Sleep(Duration::from_millis(1)).once(),
+        }
+    }
+
+    /// Delivers up to `limit` events: sequence of the first record, and the event, in place where it lies.
+    ///
+    /// # Errors
+    /// [`SubscribeError`]; after [`SubscribeError::Rollback`] polling may go on.
+    #[inline]
+    pub fn poll(&mut self, limit: usize, mut deliver: impl FnMut(u64, &EventRef<'_>)) -> Result<Polled, SubscribeError> {
+        if matches!(self.tier, Tier::Delayed(_)) && !self.begin_batch()? {
+            return Ok(Polled::Idle);
+        }
+        let mut left = limit;
+        while left > 0 {
+            if self.is_at_end() {
+                return Ok(Polled::Ended);
+            }
+            match self.read_page(&mut left, &mut deliver)? {
+                PageRead::Limit => return Ok(Polled::More),
+                PageRead::Ended => {}
+                PageRead::Moved => {}
+                PageRead::Open => {
+                    if !self.more_in_page()? {
+                        return Ok(self.idle());
+                    }
+                }
+                PageRead::End => {
+                    if !self.turn()? {
+                        return Ok(self.idle());
+                    }
+                }
+            }
+        }
+        Ok(Polled::More)
+    }
+
+    /// Reads on in the current page.
+    #[inline]
+    fn read_page(&mut self, left: &mut usize, deliver: &mut impl FnMut(u64, &EventRef<'_>)) -> Result<PageRead, SubscribeError> {
+        let stop_at = match (self.end, self.batch_until) {
+            (End::Seq(end), Some(batch)) => end.min(batch),
+            (End::Seq(end), None) => end,
+            (_, Some(batch)) => batch,
+            (_, None) => u64::MAX,
+        };
+        let view = match self.source {
+            Source::Live => self.live.as_ref().and_then(PageReader::current),
+            Source::Log => self.log.page(),
+            Source::Nowhere => None,
+        };
+        let Some(view) = view else { return Ok(if self.find_page()? { PageRead::Moved } else { PageRead::Open }) };
+        let is_live = u64::from(self.source == Source::Live);
+        while *left > 0 {
+            if self.cursor.sequence > stop_at {
+                return Ok(if self.batch_until.is_some_and(|batch| self.cursor.sequence > batch) {
+                    PageRead::Open
+                } else {
+                    PageRead::Ended
+                });
+            }
+            match self.cursor.next(view)? {
+                Step::Event(event) => {
+                    self.idle_polls = 0;
+                    self.counters.events += 1;
+                    self.counters.events_live += is_live;
+                    if event.kind() == Kind::Control {
+                        note_control(&event, &mut self.epoch_end);
+                    }
+                    if self.filter.accepts(&event) {
+                        *left -= 1;
+                        deliver(event.first_sequence(), &event);
+                    }
+                }
+                Step::Open => return Ok(PageRead::Open),
+                Step::End => return Ok(PageRead::End),
+            }
+        }
+        Ok(PageRead::Limit)
+    }
+
+    fn is_at_end(&self) -> bool {
+        matches!(self.end, End::Seq(end) if self.cursor.sequence > end)
+    }
+
+    fn idle(&mut self) -> Polled {
+        if self.batch_until.is_some_and(|until| self.cursor.sequence > until) {
+            self.batch_until = None;
+            self.counters.batches += 1;
+        }
+        let closed = self.end == End::Closed && self.epoch_end.is_some_and(|end| self.cursor.sequence == end + 1);
+        if closed || self.is_at_end() { Polled::Ended } else { Polled::Idle }
+    }
+
+    /// The delayed tier: whether a batch is due or under way.
+    #[cold]
+    fn begin_batch(&mut self) -> Result<bool, SubscribeError> {
+        let Tier::Delayed(interval) = self.tier else { return Ok(true) };
+        if self.batch_until.is_some() {
+            return Ok(true);
+        }
+        let now = Instant::now();
+        if now < self.next_batch {
+            return Ok(false);
+        }
+        // Ticks stay on their grid; those missed while a batch took long are skipped.
+        while self.next_batch <= now {
+            self.next_batch += interval;
+        }
+        let published = self.log.seq_published()?;
+        if published < self.cursor.sequence {
+            // Nothing new: the checks of the idle path still have to run.
+            self.idle_polls = IDLE_POLLS;
+            return Ok(true);
+        }
+        self.batch_until = Some(published);
+        Ok(true)
+    }
+
+    /// Nothing more is committed in this page: whether anything else is to be done than to wait.
+    #[inline]
+    fn more_in_page(&mut self) -> Result<bool, SubscribeError> {
+        self.idle_polls += 1;
+        match self.source {
+            Source::Live if self.idle_polls < IDLE_POLLS => Ok(false),
+            Source::Live => self.check_idle(),
+            Source::Nowhere => Ok(false),
+            Source::Log => {
+                if self.batch_until.is_some_and(|until| self.cursor.sequence > until) {
+                    return Ok(false);
+                }
+                match self.log.refresh()? {
+                    Refresh::More => Ok(true),
+                    Refresh::Lost => {
+                        self.source = Source::Nowhere;
+                        self.find_page()
+                    }
+                    Refresh::Same => self.join_live(),
+                }
+            }
+        }
+    }
+
+    /// The page is read to its end: goes to the next one.
+    fn turn(&mut self) -> Result<bool, SubscribeError> {
+        if self.source == Source::Log {
+            return self.turn_log();
+        }
+        let Some(live) = &mut self.live else { return Ok(false) };
+        match live.peek()? {
+            Some(next) if (next.epoch, next.page_index) == (self.page.0, self.page.1 + 1) => {
+                live.turn();
+                self.page.1 += 1;
+                self.cursor.offset = RECORDS_OFFSET;
+                Ok(true)
+            }
+            // A page is missing: another writer, or we were lapped.
+            Some(_) => self.leave_live(),
+            None => {
+                self.idle_polls += 1;
+                if self.idle_polls < IDLE_POLLS { Ok(false) } else { self.check_idle() }
+            }
+        }
+    }
+
+    fn turn_log(&mut self) -> Result<bool, SubscribeError> {
+        if self.log.turn(self.cursor.sequence)? == Found::Page {
+            return self.enter_log_page();
+        }
+        // Caught up with everything there is: the next page will come live.
+        self.source = Source::Nowhere;
+        self.find_page()
+    }
+
+    /// Live pages are missing: what was in them comes from the log.
+    #[cold]
+    fn leave_live(&mut self) -> Result<bool, SubscribeError> {
+        self.source = Source::Nowhere;
+        let from = self.cursor.sequence;
+        let found = self.find_page()?;
+        if self.source == Source::Log {
+            self.counters.lapped += 1;
+            let published = self.log.seq_published()?;
+            self.counters.last_gap = (from, published.max(from));
+            tracing::warn!(stream = self.stream.name(), from, "lapped: reading from the log until shared memory is reached again");
+        }
+        Ok(found)
+    }
+
+    /// Nothing has come for a while: is there something that we do not see?
+    #[cold]
+    fn check_idle(&mut self) -> Result<bool, SubscribeError> {
+        self.idle_polls = 0;
+        let now = Instant::now();
+        let has_journal = self.log.writer_pid().is_some();
+        let interval = if has_journal { IDLE_CHECK_INTERVAL } else { IDLE_CHECK_INTERVAL_FILES };
+        if now.duration_since(self.checked) < interval {
+            return Ok(false);
+        }
+        self.checked = now;
+        let published = self.log.seq_published()?;
+        if published + 1 < self.cursor.sequence && self.stream.epoch()?.is_some_and(|state| state.epoch > self.page.0 && self.page.0 > 0) {
+            let (from, to) = (self.cursor.sequence, published + 1);
+            self.cursor.reset(to);
+            self.source = Source::Nowhere;
+            return Err(SubscribeError::Rollback { from, to });
+        }
+        if published < self.cursor.sequence || self.is_committed_here() {
+            return Ok(false);
+        }
+        self.leave_live()
+    }
+
+    /// Whether the record at the position has become visible in the live page meanwhile.
+    fn is_committed_here(&self) -> bool {
+        let view = self.live.as_ref().and_then(PageReader::current);
+        view.is_some_and(|view| {
+            !matches!(view.slot(self.cursor.offset, self.cursor.sequence), Ok(tapewire_schemas::Slot::Open | tapewire_schemas::Slot::End))
+        })
+    }
+
+    /// Finds the page that holds the position: in the log, or live where the log has nothing yet.
+    fn find_page(&mut self) -> Result<bool, SubscribeError> {
+        if self.begins_live()? {
+            return Ok(true);
+        }
+        if self.log.seek(self.cursor.sequence)? == Found::Page {
+            return self.enter_log_page();
+        }
+        self.begins_live()
+    }
+
+    /// Whether the position is the first record of a live page (or of one that is still empty and directly follows).
+    fn begins_live(&mut self) -> Result<bool, SubscribeError> {
+        let Some(live) = &mut self.live else { return Ok(false) };
+        loop {
+            if let Some(view) = live.current() {
+                let header = view.header()?;
+                let key = (header.epoch, header.page_index);
+                let first = view.first_sequence();
+                if first == self.cursor.sequence {
+                    self.source = Source::Live;
+                    self.page = key;
+                    self.cursor.offset = RECORDS_OFFSET;
+                    self.counters.joined += 1;
+                    return Ok(true);
+                }
+                if first == 0 || first > self.cursor.sequence {
+                    return Ok(false);
+                }
+            }
+            // This page begins before the position: it may hold it, or be over.
+            match live.peek()? {
+                Some(_) => {
+                    let is_over = live.current().is_none_or(is_ended);
+                    if !is_over {
+                        return Ok(false);
+                    }
+                    live.turn();
+                }
+                None => return Ok(false),
+            }
+        }
+    }
+
+    /// The log has made a page current that holds the position.
+    fn enter_log_page(&mut self) -> Result<bool, SubscribeError> {
+        let Some(view) = self.log.page() else { return Ok(false) };
+        let header = view.header()?;
+        self.cursor.offset = offset_of(view, self.cursor.sequence)?;
+        self.page = (header.epoch, header.page_index);
+        self.source = Source::Log;
+        self.join_live()?;
+        Ok(true)
+    }
+
+    /// Goes over to shared memory if the page being read from the log is there too. Says whether it did.
+    fn join_live(&mut self) -> Result<bool, SubscribeError> {
+        let Some(live) = &mut self.live else { return Ok(false) };
+        loop {
+            let current = match live.current() {
+                Some(view) => Some(key_of(view)?),
+                None => None,
+            };
+            if current == Some(self.page) {
+                self.source = Source::Live;
+                self.counters.joined += 1;
+                return Ok(true);
+            }
+            if current.is_some_and(|key| key > self.page) {
+                return Ok(false);
+            }
+            // Only pages before the one wanted are given up.
+            match live.peek()? {
+                Some(next) if (next.epoch, next.page_index) <= self.page => live.turn(),
+                _ => return Ok(false),
+            };
+        }
+    }
+}
+
+/// What became of reading on in a page.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum PageRead {
+    Limit,
+    Ended,
+    Moved,
+    Open,
+    End,
+}
+
+fn key_of(view: PageView<'_>) -> Result<PageKey, SubscribeError> {
+    let header = view.header()?;
+    Ok((header.epoch, header.page_index))
+}
+
+/// Whether nothing more will be written to a page: it is over, or was never begun and a later one is there.
+fn is_ended(view: PageView<'_>) -> bool {
+    let (mut offset, mut sequence) = (RECORDS_OFFSET, view.first_sequence());
+    loop {
+        match view.slot(offset, sequence) {
+            Ok(tapewire_schemas::Slot::Record(record)) => {
+                offset += record.bytes().len();
+                sequence += 1;
+            }
+            Ok(tapewire_schemas::Slot::End) => return true,
+            Ok(tapewire_schemas::Slot::Open) | Err(_) => return false,
+        }
+    }
+}
+
+/// First sequence of the event that `sequence` belongs to.
+fn event_start_of(log: &mut LogReader, sequence: u64) -> Result<u64, SubscribeError> {
+    let mut at = sequence;
+    loop {
+        if log.seek(at)? == Found::NotYet {
+            return Ok(sequence);
+        }
+        let Some(view) = log.page() else { return Ok(sequence) };
+        if let Some(start) = event_start(view, at)? {
+            return Ok(start);
+        }
+        let first = view.first_sequence();
+        if first <= 1 || log.oldest()?.is_none_or(|oldest| first <= oldest) {
+            return Ok(sequence);
+        }
+        at = first - 1;
+    }
+}
+
+#[cold]
+fn note_control(event: &EventRef<'_>, epoch_end: &mut Option<u64>) {
+    if let Body::Control(control) = event.body()
+        && control.code() == Some(ControlCode::EpochEnd)
+    {
+        *epoch_end = Some(event.last_sequence());
+    }
+}

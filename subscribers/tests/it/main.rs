@@ -1,0 +1,3 @@
+//! Publisher and subscribers together, in one process or several.
+
+mod tiers;

@@ -1,0 +1,75 @@
+//! Every tier sees the same stream.
+
+use std::time::Duration;
+use tapewire_publisher::{
+    Durability, Publisher, PublisherSettings,
+    feed::{Feed, InstrumentBinding, SimulatorFeed, SimulatorSpec},
+};
+use tapewire_stdx::wait::Wait;
+use tapewire_storage::{Bus, WalSettings};
+use tapewire_subscribers::{End, Polled, Start, StreamDigest, Subscriber, SubscriberSettings, Tier};
+
+fn settings() -> PublisherSettings {
+    let wal = WalSettings { journal_pages: 32, segment_pages: 16, ..WalSettings::default() };
+    PublisherSettings { durability: Durability::Logged(wal), ..PublisherSettings::default() }
+}
+
+fn publish(bus: &Bus, spec: &str) -> u64 {
+    let mut publisher = Publisher::open(bus, &settings()).unwrap();
+    let mut feed = SimulatorFeed::new(SimulatorSpec::parse(spec).unwrap()).unwrap();
+    let definitions: Vec<_> = feed.definitions().to_vec();
+    let bindings: Vec<InstrumentBinding> = definitions
+        .iter()
+        .map(|d| {
+            let known = publisher.define(&d.venue, &d.symbol, d.price_scale, d.quantity_scale).unwrap();
+            InstrumentBinding {
+                instrument_id: known.instrument_id,
+                venue_id: known.venue_id,
+                price_scale: known.instrument.price_scale(),
+                quantity_scale: known.instrument.quantity_scale(),
+            }
+        })
+        .collect();
+    feed.bind(&bindings);
+    while let Some(event) = feed.next().unwrap() {
+        publisher.publish(&event).unwrap();
+    }
+    publisher.close().unwrap()
+}
+
+fn digest(bus: &Bus, tier: Tier, start: Start, end: End) -> (StreamDigest, tapewire_subscribers::SubscriberCounters) {
+    let mut subscriber = Subscriber::open(bus, &SubscriberSettings::new(tier, start, end)).unwrap();
+    let mut digest = StreamDigest::new();
+    loop {
+        match subscriber.poll(4096, |_, event| digest.observe(event)).unwrap() {
+            Polled::Ended => return (digest, subscriber.counters()),
+            Polled::Idle => subscriber.wait(),
+            Polled::More => {}
+        }
+    }
+}
+
+#[test]
+fn every_tier_sees_the_same_market() {
+    let directory = tempfile::tempdir().unwrap();
+    let bus = Bus::open_or_create(directory.path()).unwrap();
+    // Something must be there before a subscriber can come.
+    let before = publish(&bus, "seed=1,instruments=2,events=1000");
+    let tiers = [Tier::Realtime(Wait::Yield), Tier::Delayed(Duration::from_millis(10)), Tier::Historical];
+    let readers: Vec<_> = tiers
+        .into_iter()
+        .map(|tier| {
+            let bus = bus.clone();
+            std::thread::spawn(move || digest(&bus, tier, Start::Seq(before + 1), End::Closed))
+        })
+        .collect();
+    let last = publish(&bus, "seed=2,instruments=4,events=300000");
+    let expected = digest(&bus, Tier::Historical, Start::Seq(before + 1), End::Head).0.to_json();
+    for reader in readers {
+        let (seen, counters) = reader.join().unwrap();
+        println!("{counters:?}");
+        assert_eq!(seen.sequences(), Some((before + 1, last)));
+        assert_eq!(seen.to_json(), expected);
+        assert_eq!(seen.sequence_errors(), 0);
+    }
+}

@@ -1,0 +1,104 @@
+//! The reader's side of a stream.
+
+use crate::{
+    TransportConfig, TransportError,
+    memory::ReceivePort,
+    room::check_memory,
+    service::{Remedy, create_node, open_service, persist},
+};
+use iceoryx2::{
+    port::{DegradationAction, subscriber::SubscriberCreateError},
+    prelude::PortFactory,
+};
+use std::sync::{
+    Arc,
+    atomic::{AtomicBool, Ordering},
+};
+use tapewire_schemas::{PageHeader, PageView};
+
+/// Receives a stream's pages, in order, and holds two of them at most. It lives in the thread that made it.
+///
+/// Pages of a publisher come with growing indices. An index that jumps says that the reader was lapped and how many pages it lost; a new
+/// epoch says that another publisher writes now, and comes behind every page of the old one that was still waiting. A publisher that came
+/// and went between two calls of [`Self::peek`] leaves nothing here.
+#[derive(Debug)]
+pub struct PageReader {
+    port: ReceivePort,
+    config: TransportConfig,
+}
+
+impl PageReader {
+    /// Joins the stream, and makes it where there is no publisher yet.
+    ///
+    /// Pages come once the publisher's `refresh` or `open_page` saw this reader: first its history, which holds the page that is being
+    /// written and at least one before it, as far as there are any.
+    ///
+    /// # Errors
+    /// [`TransportError::TooManySubscribers`], [`TransportError::Incompatible`], [`TransportError::VersionMismatch`],
+    /// [`TransportError::SharedMemoryFull`], and whatever keeps the stream from being opened.
+    pub fn connect(config: &TransportConfig) -> Result<Self, TransportError> {
+        config.check()?;
+        check_memory(0)?;
+        let node = create_node(config, "tapewire-reader")?;
+        let service = open_service(config, &node)?;
+        let degraded = Arc::new(AtomicBool::new(false));
+        let clean_up = || {
+            node.try_cleanup_dead_nodes();
+        };
+        let subscriber = persist(clean_up, || {
+            let flag = Arc::clone(&degraded);
+            // SYNC: none needed, the handler runs in the thread of this reader; see `ReceivePort::receive`.
+            flag.store(false, Ordering::Relaxed);
+            let subscriber = service
+                .subscriber_builder()
+                .set_degradation_handler(move |_, _| {
+                    flag.store(true, Ordering::Relaxed);
+                    DegradationAction::Ignore
+                })
+                .create()
+                .map_err(|reason| match reason {
+                    SubscriberCreateError::ExceedsMaxSupportedSubscribers => {
+                        let subscribers_max = service.static_config().max_subscribers() as u32;
+                        Remedy::Patience.with(TransportError::TooManySubscribers { stream: config.service_name(), subscribers_max })
+                    }
+                    _ => Remedy::Patience.with(TransportError::iceoryx("create a subscriber", reason)),
+                })?;
+            if degraded.load(Ordering::Relaxed) {
+                // The publisher that is registered died, and its memory is gone already.
+                return Err(Remedy::Patience.with(TransportError::Disconnected { stream: config.service_name() }));
+            }
+            Ok(subscriber)
+        })?;
+        Ok(Self { port: ReceivePort::new(subscriber, service, node, degraded), config: config.clone() })
+    }
+
+    /// The page that is being read; `None` before the first [`Self::turn`].
+    #[must_use]
+    #[inline]
+    pub fn current(&self) -> Option<PageView<'_>> {
+        self.port.current()
+    }
+
+    /// Identity of the page behind the current one, received if none is waiting. First sequence and time are those of the moment it was
+    /// received: zero, unless its first record was there already.
+    ///
+    /// Empty pages that a publisher leaves behind when it ends or dies are passed over within a millisecond or two of calls, so that
+    /// what comes is the first page of its successor.
+    ///
+    /// # Errors
+    /// [`TransportError::Disconnected`]: drop this reader and connect again. [`TransportError::Page`]: the page is passed over.
+    pub fn peek(&mut self) -> Result<Option<PageHeader>, TransportError> {
+        self.port.peek(&self.config)
+    }
+
+    /// Gives the current page back and makes the next one current, if [`Self::peek`] found one; `false` if not, and nothing changes.
+    pub fn turn(&mut self) -> bool {
+        self.port.turn()
+    }
+
+    /// Publishers of the stream: 1 or 0. One that died counts until somebody cleaned up.
+    #[must_use]
+    pub fn publisher_count(&self) -> usize {
+        self.port.service().dynamic_config().number_of_publishers()
+    }
+}
