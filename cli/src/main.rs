@@ -1,2 +1,75 @@
-//! x
-fn main() {}
+//! The `tapewire` command: raw arguments → resolved settings → `run`.
+//!
+//! stdout is data, stderr is everything else. Exit codes: 0 done; 1 failed; 2 wrong usage or input; 3 damage, or a digest that does not
+//! agree; 4 no such bus or stream, or another writer has it.
+
+#![allow(clippy::print_stdout, clippy::print_stderr, reason = "a command speaks on stdout and stderr")]
+
+mod args;
+mod demo;
+mod digest;
+mod follow;
+mod output;
+mod publish;
+mod report;
+mod signals;
+mod subscribe;
+mod verify;
+
+use args::{Arguments, Command};
+use clap::Parser as _;
+use std::process::ExitCode;
+use tapewire_publisher::{PublishError, feed::FeedError};
+use tapewire_storage::StorageError;
+use tapewire_subscribers::SubscribeError;
+
+/// A run that ended in order, and what it has to say to the shell.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Outcome {
+    Done,
+    /// What was compared or checked is not as it should be.
+    Disagrees,
+}
+
+fn main() -> ExitCode {
+    let arguments = Arguments::parse();
+    tracing_subscriber::fmt()
+        .with_writer(std::io::stderr)
+        .with_max_level(if arguments.verbose { tracing::Level::DEBUG } else { tracing::Level::WARN })
+        .with_target(false)
+        .init();
+    let outcome = match arguments.command {
+        Command::Demo(settings) => demo::run(&settings),
+        Command::Publish(settings) => publish::run(&settings),
+        Command::Subscribe(settings) => subscribe::run(&settings),
+        Command::Digest(settings) => digest::run(&settings),
+        Command::Verify(settings) => verify::run_verify(&settings),
+        Command::Recover(settings) => verify::run_recover(&settings),
+    };
+    match outcome {
+        Ok(Outcome::Done) => ExitCode::SUCCESS,
+        Ok(Outcome::Disagrees) => ExitCode::from(3),
+        Err(error) => {
+            eprintln!("tapewire: {error:#}");
+            ExitCode::from(exit_code(&error))
+        }
+    }
+}
+
+/// See the module essay.
+fn exit_code(error: &anyhow::Error) -> u8 {
+    let storage = error.chain().find_map(|cause| {
+        let direct = cause.downcast_ref::<StorageError>();
+        let published = cause.downcast_ref::<PublishError>().and_then(|e| if let PublishError::Storage(s) = e { Some(s) } else { None });
+        let subscribed =
+            cause.downcast_ref::<SubscribeError>().and_then(|e| if let SubscribeError::Storage(s) = e { Some(s) } else { None });
+        direct.or(published).or(subscribed)
+    });
+    match storage {
+        Some(StorageError::Corrupt { .. } | StorageError::Schema { .. }) => return 3,
+        Some(StorageError::NoBus { .. } | StorageError::NoStream { .. } | StorageError::WriterActive { .. }) => return 4,
+        Some(StorageError::Foreign { .. } | StorageError::Setting { .. }) => return 2,
+        _ => {}
+    }
+    if error.chain().any(|cause| cause.is::<FeedError>() || cause.is::<args::WrongArgument>()) { 2 } else { 1 }
+}

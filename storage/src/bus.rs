@@ -65,6 +65,10 @@ impl Bus {
                 return Ok(bus);
             }
             if lock.try_lock().map_err(StorageError::io("lock", &lock_path))? {
+                // The one who had the lock before may have made it since the look.
+                if let Some(bus) = Self::open_on(Arc::clone(&disk), directory)? {
+                    return Ok(bus);
+                }
                 let id = random_id(disk.as_ref())?;
                 small_file::write(disk.as_ref(), &directory.join("bus.id"), "bus", &format!("id={id:032x}"))?;
             } else {

@@ -53,6 +53,8 @@ pub struct LogReader {
     epoch: Option<EpochState>,
     journal: Option<JournalReader>,
     segment: Option<OpenSegment>,
+    /// Whether a recovery may have changed the files since `segment` was opened.
+    is_stale: bool,
     copy: JournalCopy,
     place: Place,
 }
@@ -63,8 +65,15 @@ impl LogReader {
     /// # Errors
     /// [`StorageError::NoStream`] where it was never written, and what the file system says.
     pub fn open(stream: &Stream) -> Result<Self> {
-        let mut reader =
-            Self { stream: stream.clone(), epoch: None, journal: None, segment: None, copy: JournalCopy::new(), place: Place::Nowhere };
+        let mut reader = Self {
+            stream: stream.clone(),
+            epoch: None,
+            journal: None,
+            segment: None,
+            is_stale: false,
+            copy: JournalCopy::new(),
+            place: Place::Nowhere,
+        };
         reader.attach()?;
         if reader.epoch.is_none() {
             let path = stream.bus().directory().to_owned();
@@ -87,7 +96,8 @@ impl LogReader {
         };
         let changed = epoch != self.epoch || had_journal != self.journal.is_some();
         self.epoch = epoch;
-        self.segment = None;
+        // The current page may lie in the segment: it stays until the next search.
+        self.is_stale = true;
         Ok(changed)
     }
 
@@ -102,6 +112,11 @@ impl LogReader {
     /// [`StorageError::Pruned`] for what is no longer kept, [`StorageError::Corrupt`] for damage.
     pub fn seek(&mut self, sequence: u64) -> Result<Found> {
         self.place = Place::Nowhere;
+        // Known before the looks: what is durable is in the files, whatever the writer does meanwhile.
+        let durable = match self.live_journal() {
+            Some(journal) => journal.map().seq_durable(),
+            None => self.epoch.and_then(|state| state.closed_at).unwrap_or(0),
+        };
         for _ in 0..SEEK_LOOKS_MAX {
             if let Some(found) = self.seek_ring(sequence) {
                 return Ok(found);
@@ -111,10 +126,10 @@ impl LogReader {
             }
             // The writer may have moved on between the two looks: a page leaves the ring only after it is in the files.
             if !self.attach()? && self.live_journal().is_none_or(|journal| journal.find(sequence).is_none()) {
-                return Ok(Found::NotYet);
+                break;
             }
         }
-        Ok(Found::NotYet)
+        if sequence <= durable || sequence <= self.witnessed(sequence)? { Err(self.missing(sequence)?) } else { Ok(Found::NotYet) }
     }
 
     /// `None` where the ring has no answer.
@@ -143,10 +158,21 @@ impl LogReader {
         let is_last = at + 1 == segments.len();
         let is_complete = !is_last || self.epoch.is_some_and(|state| state.closed_at.is_some());
         let first_sequence = segments[at];
-        let reusable = self.segment.as_ref().is_some_and(|s| s.first_sequence == first_sequence && s.is_mapped() == is_complete);
-        if !reusable {
-            self.segment = Some(OpenSegment::open(&self.stream, first_sequence, is_complete)?);
+        let is_stale = std::mem::take(&mut self.is_stale);
+        let is_same = |s: &OpenSegment| s.first_sequence == first_sequence && s.is_mapped() == is_complete;
+        let reused = !is_stale && self.segment.as_ref().is_some_and(is_same);
+        if reused && self.look_in_segment(sequence)? == Found::Page {
+            return Ok(Found::Page);
         }
+        self.segment = OpenSegment::open(&self.stream, first_sequence, is_complete)?;
+        match self.look_in_segment(sequence)? {
+            // The next segment got its name when everything before it was durable.
+            Found::NotYet if !is_last && self.segment.is_some() => Err(self.missing(sequence)?),
+            found => Ok(found),
+        }
+    }
+
+    fn look_in_segment(&mut self, sequence: u64) -> Result<Found> {
         let Some(segment) = &self.segment else { return Ok(Found::NotYet) };
         let Some(page_number) = segment.find(sequence)? else { return Ok(Found::NotYet) };
         self.enter(page_number, sequence)
@@ -157,16 +183,27 @@ impl LogReader {
         let Some(segment) = &self.segment else { return Ok(Found::NotYet) };
         if segment.is_mapped() {
             let page = segment.check(page_number, segment.mapped(page_number))?;
-            if page.seal.last_sequence < sequence {
+            page.check_owner(&self.stream, &segment.path)?;
+            if page.header.first_sequence > sequence || page.seal.last_sequence < sequence {
                 return Ok(Found::NotYet);
             }
             self.place = Place::Mapped(page_number);
             return Ok(Found::Page);
         }
-        segment.read(page_number, self.copy.bytes_mut())?;
-        // The segment is being written: a page that does not hold yet is not there yet.
-        let Validity::Valid(page) = validate(self.copy.bytes()) else { return Ok(Found::NotYet) };
-        if page.seal.last_sequence < sequence {
+        let is_written = self.live_journal().is_some();
+        if !segment.read(page_number, self.copy.bytes_mut())? {
+            return Ok(Found::NotYet);
+        }
+        let page = match validate(self.copy.bytes()) {
+            Validity::Valid(page) => page,
+            Validity::Damaged(reason) if !is_written => {
+                return Err(StorageError::corrupt(&segment.path, page_number * PAGE_BYTES as u64, reason));
+            }
+            // The segment is being written: a page that does not hold yet is not there yet.
+            Validity::Damaged(_) | Validity::Unsealed => return Ok(Found::NotYet),
+        };
+        page.check_owner(&self.stream, &segment.path)?;
+        if page.header.first_sequence > sequence || page.seal.last_sequence < sequence {
             return Ok(Found::NotYet);
         }
         let end = page.covered_end();
@@ -175,6 +212,43 @@ impl LogReader {
         }
         self.place = Place::Tail;
         Ok(Found::Page)
+    }
+
+    /// What the pages behind `sequence` say was durable, where neither a journal nor the end of the epoch says it: after a power loss.
+    fn witnessed(&self, sequence: u64) -> Result<u64> {
+        let is_known = self.live_journal().is_some() || self.epoch.is_some_and(|state| state.closed_at.is_some());
+        let Some(segment) = self.segment.as_ref().filter(|_| !is_known) else { return Ok(0) };
+        let from = segment.find(sequence)?.map_or(0, |page_number| page_number + 1);
+        let (mut buffer, mut durable) = (None, 0);
+        for page_number in from..segment.page_count.min(from + WITNESS_PAGES_MAX) {
+            if segment.header(page_number)?.is_some()
+                && let buffer = buffer.get_or_insert_with(JournalCopy::new)
+                && segment.read(page_number, buffer.bytes_mut())?
+                && let Validity::Valid(page) = validate(buffer.bytes())
+            {
+                durable = durable.max(page.seal.durable_sequence);
+            }
+        }
+        Ok(durable)
+    }
+
+    /// The damage that hides a record which was durable.
+    fn missing(&self, sequence: u64) -> Result<StorageError> {
+        let Some(segment) = &self.segment else {
+            return Ok(StorageError::corrupt(self.stream.directory(), 0, format!("record {sequence} was durable, and no segment has it")));
+        };
+        let found = segment.find(sequence)?;
+        let mut buffer = JournalCopy::new();
+        for page_number in found.into_iter().chain([found.map_or(0, |page_number| page_number + 1)]) {
+            if page_number < segment.page_count
+                && segment.read(page_number, buffer.bytes_mut())?
+                && let Err(damage) = segment.check(page_number, buffer.bytes())
+            {
+                return Ok(damage);
+            }
+        }
+        let offset = found.map_or(0, |page_number| (page_number + 1) * PAGE_BYTES as u64);
+        Ok(StorageError::corrupt(&segment.path, offset, format!("record {sequence} was durable and is not here")))
     }
 
     /// The current page; `None` before the first successful [`Self::seek`].
@@ -201,7 +275,8 @@ impl LogReader {
                     Err(_) => Refresh::Lost,
                 })
             }
-            Place::Tail => Ok(if self.attach()? { Refresh::Lost } else { Refresh::Same }),
+            // The journal knows what comes next, even where it had no answer a moment ago.
+            Place::Tail => Ok(if self.attach()? || self.live_journal().is_some() { Refresh::Lost } else { Refresh::Same }),
             Place::Nowhere | Place::Mapped(_) => Ok(Refresh::Lost),
         }
     }
@@ -260,11 +335,12 @@ impl LogReader {
     fn files_head(&self) -> Result<u64> {
         let mut buffer = JournalCopy::new();
         for first_sequence in list_segments(&self.stream)?.into_iter().rev() {
-            let segment = OpenSegment::open(&self.stream, first_sequence, false)?;
+            let Some(segment) = OpenSegment::open(&self.stream, first_sequence, false)? else { continue };
             let mut page_number = segment.find(u64::MAX)?;
             while let Some(at) = page_number {
-                segment.read(at, buffer.bytes_mut())?;
-                if let Validity::Valid(page) = validate(buffer.bytes()) {
+                if segment.read(at, buffer.bytes_mut())?
+                    && let Validity::Valid(page) = validate(buffer.bytes())
+                {
                     return Ok(page.seal.last_sequence);
                 }
                 page_number = at.checked_sub(1);
@@ -314,6 +390,8 @@ impl LogReader {
 
 /// Looks at journal and files while the writer moves pages from one to the other.
 const SEEK_LOOKS_MAX: u32 = 8;
+/// Pages behind a missing one that are asked: more than a torn group has.
+const WITNESS_PAGES_MAX: u64 = 128;
 
 /// A segment open for reading.
 #[derive(Debug)]
@@ -326,15 +404,20 @@ struct OpenSegment {
 }
 
 impl OpenSegment {
-    fn open(stream: &Stream, first_sequence: u64, is_complete: bool) -> Result<Self> {
+    /// `None` where a recovery has removed it since it was listed, because it was never sealed.
+    fn open(stream: &Stream, first_sequence: u64, is_complete: bool) -> Result<Option<Self>> {
         let path = stream.path(&segment_name(first_sequence));
-        let file = stream.disk().open(&path, Access::Read).map_err(StorageError::io("open", &path))?;
+        let file = match stream.disk().open(&path, Access::Read) {
+            Ok(file) => file,
+            Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Ok(None),
+            Err(error) => return Err(StorageError::io("open", &path)(error)),
+        };
         let page_count = file.length().map_err(StorageError::io("read", &path))? / PAGE_BYTES as u64;
         let map = match is_complete && page_count > 0 {
             true => Some(file.map(page_count as usize * PAGE_BYTES, false).map_err(StorageError::io("map", &path))?),
             false => None,
         };
-        Ok(Self { path, file, first_sequence, page_count, map })
+        Ok(Some(Self { path, file, first_sequence, page_count, map }))
     }
 
     fn is_mapped(&self) -> bool {
@@ -355,19 +438,22 @@ impl OpenSegment {
         unsafe { PageView::from_raw(page) }
     }
 
-    fn read(&self, page_number: u64, into: &mut [u8]) -> Result<()> {
-        self.file.read_exact_at(into, page_number * PAGE_BYTES as u64).map_err(StorageError::io("read", &self.path))
+    /// Reads a page; `false` where the writer has cut the file before it.
+    fn read(&self, page_number: u64, into: &mut [u8]) -> Result<bool> {
+        match self.file.read_exact_at(into, page_number * PAGE_BYTES as u64) {
+            Ok(()) => Ok(true),
+            Err(error) if error.kind() == std::io::ErrorKind::UnexpectedEof => Ok(false),
+            Err(error) => Err(StorageError::io("read", &self.path)(error)),
+        }
     }
 
     /// The header of a page; `None` where it was never written.
     fn header(&self, page_number: u64) -> Result<Option<PageHeader>> {
         let mut bytes = [0; PAGE_HEADER_BYTES];
-        match &self.map {
-            Some(_) => bytes.copy_from_slice(&self.mapped(page_number)[..PAGE_HEADER_BYTES]),
-            None => {
-                let at = page_number * PAGE_BYTES as u64;
-                self.file.read_exact_at(&mut bytes, at).map_err(StorageError::io("read", &self.path))?;
-            }
+        if self.is_mapped() {
+            bytes.copy_from_slice(&self.mapped(page_number)[..PAGE_HEADER_BYTES]);
+        } else if !self.read(page_number, &mut bytes)? {
+            return Ok(None);
         }
         Ok(PageHeader::read(&bytes).ok())
     }

@@ -10,11 +10,11 @@ use crate::{
     error::{Result, StorageError},
 };
 use std::collections::BTreeMap;
-use tapewire_schemas::{Body, Event, Instrument, Payload, RecordRef, Scale, Stamp};
+use tapewire_schemas::{Body, Event, Instrument, Payload, RECORD_HEADER_BYTES, RecordRef, Scale, Stamp};
 
 const FILE_NAME: &str = "registry.log";
-/// More would mean that the file is not a registry.
-const ENTRY_BYTES_MAX: usize = 4096;
+/// An entry: length, checksum and one record.
+const ENTRY_BYTES: usize = 8 + RECORD_HEADER_BYTES + size_of::<Instrument>();
 
 /// A definition with its ids.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -55,23 +55,14 @@ impl Registry {
         file.read_exact_at(&mut bytes, 0).map_err(StorageError::io("read", &path))?;
         let mut registry = Self::default();
         let mut at = 0;
-        while let Some(head) = bytes.get(at..at + 8) {
-            let entry_bytes = u32::from_le_bytes([head[0], head[1], head[2], head[3]]) as usize;
-            let crc = u32::from_le_bytes([head[4], head[5], head[6], head[7]]);
-            if entry_bytes > ENTRY_BYTES_MAX {
-                return Err(StorageError::corrupt(&path, at as u64, format!("an entry of {entry_bytes} bytes")));
-            }
-            let Some(record) = bytes.get(at + 8..at + 8 + entry_bytes) else { break };
-            if crc32fast::hash(record) != crc {
-                if at + 8 + entry_bytes == bytes.len() {
-                    break;
-                }
-                return Err(StorageError::corrupt(&path, at as u64, "the entry's checksum does not hold"));
-            }
-            let definition =
-                decode(record).ok_or_else(|| StorageError::corrupt(&path, at as u64, "the entry is no instrument definition"))?;
-            registry.by_id.insert(definition.instrument_id, definition);
-            at += 8 + entry_bytes;
+        while let Some(entry) = bytes.get(at..at + ENTRY_BYTES) {
+            match decode(entry) {
+                Ok(definition) => registry.by_id.insert(definition.instrument_id, definition),
+                // Torn, in whatever order its blocks reached the disk.
+                Err(_) if at + ENTRY_BYTES == bytes.len() => break,
+                Err(reason) => return Err(StorageError::corrupt(&path, at as u64, reason)),
+            };
+            at += ENTRY_BYTES;
         }
         Ok((registry, at as u64))
     }
@@ -99,13 +90,23 @@ impl Registry {
     }
 }
 
-fn decode(record: &[u8]) -> Option<Definition> {
-    let mut words = vec![0u64; record.len().div_ceil(8)];
-    let aligned = zerocopy::IntoBytes::as_mut_bytes(words.as_mut_slice());
-    aligned[..record.len()].copy_from_slice(record);
-    let record = RecordRef::new(&aligned[..record.len()], 0).ok()?;
-    let Body::Instrument(instrument) = record.body() else { return None };
-    Some(Definition { instrument_id: record.instrument_id(), venue_id: record.venue_id(), instrument: *instrument })
+fn decode(entry: &[u8]) -> Result<Definition, &'static str> {
+    let (head, record) = entry.split_at(8);
+    let length_bytes = u32::from_le_bytes([head[0], head[1], head[2], head[3]]) as usize;
+    let crc = u32::from_le_bytes([head[4], head[5], head[6], head[7]]);
+    if length_bytes != record.len() {
+        return Err("the entry has not the length of a definition");
+    }
+    if crc32fast::hash(record) != crc {
+        return Err("the entry's checksum does not hold");
+    }
+    let mut words = [0u64; (ENTRY_BYTES - 8) / 8];
+    let aligned = zerocopy::IntoBytes::as_mut_bytes(&mut words);
+    aligned.copy_from_slice(record);
+    match RecordRef::new(aligned, 0).map(|record| (record.instrument_id(), record.venue_id(), record.body())) {
+        Ok((instrument_id, venue_id, Body::Instrument(instrument))) => Ok(Definition { instrument_id, venue_id, instrument: *instrument }),
+        _ => Err("the entry is no instrument definition"),
+    }
 }
 
 /// The registry with the right to append, held by the stream's writer.
@@ -163,7 +164,7 @@ impl RegistryWriter {
     fn append(&mut self, definition: &Definition) -> Result<()> {
         let path = self.stream.path(FILE_NAME);
         let event = definition.event(0);
-        let mut entry = Vec::new();
+        let mut entry = Vec::with_capacity(ENTRY_BYTES);
         for draft in event.records() {
             let record = draft.to_bytes(0);
             entry.extend_from_slice(&(record.len() as u32).to_le_bytes());

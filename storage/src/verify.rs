@@ -1,13 +1,13 @@
 //! Reading every byte of a stream's files and saying what is wrong.
 
 use crate::{
-    bus::Stream,
-    disk::Access,
+    bus::{EpochState, Stream},
+    disk::{Access, DiskFile},
     error::{Result, StorageError},
-    journal::JournalCopy,
+    journal::{JournalCopy, JournalReader},
     wal::{ValidPage, Validity, list_segments, segment_name, validate},
 };
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use tapewire_schemas::{PAGE_BYTES, PageView, RECORDS_OFFSET, Slot};
 
 /// What was read.
@@ -32,56 +32,100 @@ pub struct VerifyReport {
 /// # Errors
 /// [`StorageError::Corrupt`], [`StorageError::Foreign`] or [`StorageError::Schema`] at the first place that is wrong.
 pub fn verify_stream(stream: &Stream, mut progress: impl FnMut(u64, u64)) -> Result<VerifyReport> {
-    let mut report = VerifyReport::default();
-    let segments = list_segments(stream)?;
-    let mut files = Vec::new();
-    let mut total_bytes = 0;
-    for first_sequence in segments {
-        let path = stream.path(&segment_name(first_sequence));
-        let file = stream.disk().open(&path, Access::Read).map_err(StorageError::io("open", &path))?;
-        let bytes = file.length().map_err(StorageError::io("read", &path))?;
-        total_bytes += bytes;
-        files.push((first_sequence, path, file, bytes));
-    }
-    let (mut buffer, mut done_bytes, mut epoch) = (JournalCopy::new(), 0, 0);
-    let count = files.len();
-    for (index, (first_sequence, path, file, bytes)) in files.into_iter().enumerate() {
+    let durable = known_durable(stream)?;
+    let (segments, total_bytes) = open_segments(stream)?;
+    let (mut report, mut buffer, mut done_bytes) = (VerifyReport::default(), JournalCopy::new(), 0);
+    let mut epoch = 0;
+    // Where the next page should be.
+    let mut end = (stream.directory().to_owned(), 0);
+    let count = segments.len();
+    for (index, segment) in segments.into_iter().enumerate() {
         report.segments += 1;
-        let mut is_first = true;
-        for page_number in 0..bytes / PAGE_BYTES as u64 {
+        let is_last = index + 1 == count;
+        for page_number in 0..segment.page_count {
             let offset = page_number * PAGE_BYTES as u64;
-            file.read_exact_at(buffer.bytes_mut(), offset).map_err(StorageError::io("read", &path))?;
+            end = (segment.path.clone(), offset);
+            segment.file.read_exact_at(buffer.bytes_mut(), offset).map_err(StorageError::io("read", &segment.path))?;
             let page = match validate(buffer.bytes()) {
                 Validity::Valid(page) => page,
-                // The rest of the newest segment is allocated ahead.
-                Validity::Unsealed if index + 1 == count => break,
-                Validity::Unsealed => return Err(StorageError::corrupt(&path, offset, "the page has no seal that holds")),
-                Validity::Damaged(reason) => return Err(StorageError::corrupt(&path, offset, reason)),
+                // The rest of the newest segment is allocated ahead, or a group that was never durable.
+                Validity::Unsealed if is_last => {
+                    check_rest(&segment, page_number, report.last_sequence, &mut buffer)?;
+                    break;
+                }
+                Validity::Unsealed => return Err(StorageError::corrupt(&segment.path, offset, "the page has no seal that holds")),
+                Validity::Damaged(reason) => return Err(StorageError::corrupt(&segment.path, offset, reason)),
             };
-            if is_first && page.header.first_sequence != first_sequence {
-                let reason = format!("its first sequence is {}, and its name says {first_sequence}", page.header.first_sequence);
-                return Err(StorageError::corrupt(&path, offset, reason));
+            page.check_owner(stream, &segment.path)?;
+            if page_number == 0 && page.header.first_sequence != segment.first_sequence {
+                let reason = format!("its first sequence is {}, and its name says {}", page.header.first_sequence, segment.first_sequence);
+                return Err(StorageError::corrupt(&segment.path, offset, reason));
             }
-            is_first = false;
-            check_page(stream, &path, offset, &page, &buffer, &mut report)?;
+            check_page(&segment.path, offset, &page, &buffer, &mut report)?;
+            if !is_last && page.seal.complete == 0 {
+                let reason = format!("the page ends at sequence {} without being complete", page.seal.last_sequence);
+                return Err(StorageError::corrupt(&segment.path, offset, reason));
+            }
             report.epochs += u64::from(page.header.epoch != epoch);
             epoch = page.header.epoch;
             done_bytes += PAGE_BYTES as u64;
             progress(done_bytes, total_bytes);
+            end.1 += PAGE_BYTES as u64;
         }
+    }
+    if report.last_sequence < durable {
+        let reason = format!("the log ends at sequence {}, and {durable} was durable", report.last_sequence);
+        return Err(StorageError::corrupt(&end.0, end.1, reason));
     }
     Ok(report)
 }
 
-fn check_page(stream: &Stream, path: &Path, offset: u64, page: &ValidPage, buffer: &JournalCopy, report: &mut VerifyReport) -> Result<()> {
-    if page.header.bus_id() != stream.bus().id() || page.header.stream_id != stream.id() {
-        return Err(StorageError::Foreign {
-            path: path.to_owned(),
-            what: "bus or stream",
-            found: format!("{:032x}/{}", page.header.bus_id(), page.header.stream_id),
-            expected: format!("{:032x}/{}", stream.bus().id(), stream.id()),
-        });
+/// What the journal or the end of the epoch says is in the files.
+fn known_durable(stream: &Stream) -> Result<u64> {
+    Ok(match stream.epoch()? {
+        Some(EpochState { closed_at: Some(sequence), .. }) => sequence,
+        Some(EpochState { epoch, closed_at: None }) => JournalReader::open(stream, epoch)?.map_or(0, |journal| journal.map().seq_durable()),
+        None => 0,
+    })
+}
+
+/// A segment and its place.
+struct SegmentFile {
+    first_sequence: u64,
+    path: PathBuf,
+    file: Box<dyn DiskFile>,
+    page_count: u64,
+}
+
+/// Every segment, and the bytes of all of them.
+fn open_segments(stream: &Stream) -> Result<(Vec<SegmentFile>, u64)> {
+    let (mut segments, mut total_bytes) = (Vec::new(), 0);
+    for first_sequence in list_segments(stream)? {
+        let path = stream.path(&segment_name(first_sequence));
+        let file = stream.disk().open(&path, Access::Read).map_err(StorageError::io("open", &path))?;
+        let bytes = file.length().map_err(StorageError::io("read", &path))?;
+        total_bytes += bytes;
+        segments.push(SegmentFile { first_sequence, path, file, page_count: bytes / PAGE_BYTES as u64 });
     }
+    Ok((segments, total_bytes))
+}
+
+/// A page without a seal that holds: whether a later one says that it was durable.
+fn check_rest(segment: &SegmentFile, page_number: u64, last_sequence: u64, buffer: &mut JournalCopy) -> Result<()> {
+    let offset = |page_number| page_number * PAGE_BYTES as u64;
+    for later in page_number + 1..segment.page_count {
+        segment.file.read_exact_at(buffer.bytes_mut(), offset(later)).map_err(StorageError::io("read", &segment.path))?;
+        if let Validity::Valid(page) = validate(buffer.bytes())
+            && page.seal.durable_sequence > last_sequence
+        {
+            let reason = format!("records {} to {} were durable and are gone", last_sequence + 1, page.seal.durable_sequence);
+            return Err(StorageError::corrupt(&segment.path, offset(page_number), reason));
+        }
+    }
+    Ok(())
+}
+
+fn check_page(path: &Path, offset: u64, page: &ValidPage, buffer: &JournalCopy, report: &mut VerifyReport) -> Result<()> {
     if report.last_sequence != 0 && page.header.first_sequence != report.last_sequence + 1 {
         let reason = format!("it begins at sequence {}, and {} is next", page.header.first_sequence, report.last_sequence + 1);
         return Err(StorageError::corrupt(path, offset, reason));

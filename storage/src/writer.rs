@@ -98,10 +98,11 @@ impl StreamWriter {
         settings.check()?;
         let mut writer = Self::take(bus, stream_name, settings)?;
         let (stream, epoch) = (&writer.stream, writer.epoch);
+        // The disk first: where it has no room, no journal is left in memory.
+        let spares = SpareAllocator::start(stream, epoch, settings.segment_pages)?;
         let shared = JournalShared::create(stream, epoch, settings.journal_pages)?;
         shared.map.set_seq_durable(writer.tail.last_sequence);
         let control = Arc::new(JournalerControl::default());
-        let spares = SpareAllocator::start(stream, epoch, settings.segment_pages)?;
         let worker = Journaler::new(stream, Arc::clone(&shared), spares, Arc::clone(&control), settings)?;
         let journaler = std::thread::Builder::new()
             .name("tw-journaler".into())

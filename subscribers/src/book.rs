@@ -269,5 +269,4 @@ fn rescale_wide(value: i128, from: Scale, to: Scale) -> Result<i128, DecimalErro
 }
 
 #[cfg(test)]
-#[path = "book_tests.rs"]
 mod tests;

@@ -8,6 +8,7 @@ use crate::book::{Book, BookSide, TradeSummary};
 use serde_json::{Map, Value, json};
 use std::{collections::HashMap, fmt::Write};
 use tapewire_schemas::{Body, Decimal, EventRef, Instrument, Kind, Level, Scale};
+use tapewire_storage::Registry;
 
 const TOP_LEVELS: usize = 10;
 const MARKET_KINDS: [Kind; 4] = [Kind::Trade, Kind::BookDelta, Kind::BookSnapshot, Kind::Quote];
@@ -67,6 +68,13 @@ impl StreamDigest {
     #[must_use]
     pub fn new() -> Self {
         Self::default()
+    }
+
+    /// Takes the definitions of the registry, for a reader that begins after they were published. Do it before the first event.
+    pub fn prime(&mut self, registry: &Registry) {
+        for known in registry.definitions() {
+            self.define(known.instrument_id, &known.instrument);
+        }
     }
 
     /// Takes the next event of the stream.
@@ -246,5 +254,4 @@ pub fn crc32_decimal(book: &Book, levels_max: usize) -> u32 {
 }
 
 #[cfg(test)]
-#[path = "digest_tests.rs"]
 mod tests;

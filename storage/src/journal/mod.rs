@@ -392,6 +392,10 @@ impl JournalOpener {
             Position { record_count: 0, page_index, .. } => (page_index - 1, self.shared.page_end(page_index - 1).record_count),
             Position { record_count, page_index, .. } => (page_index, record_count),
         };
+        if page_index + self.shared.map.page_count() < self.next_page {
+            // Its slot has been formatted for a later page; everything in it is durable, and readers find it in the files.
+            return;
+        }
         let first_sequence = self.shared.map.page_word(page_index, tapewire_schemas::FIRST_SEQUENCE_OFFSET, Ordering::Relaxed);
         self.shared.map.set_published(first_sequence + u64::from(record_count) - 1, page_index);
     }

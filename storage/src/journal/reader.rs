@@ -114,9 +114,11 @@ impl JournalCopy {
         }
         // SYNC: everything copied above was loaded before this second look; pairs with the fence in `JournalOpener::prepare`.
         fence(Ordering::Acquire);
-        if map.page_word(self.page_index, 0, Ordering::Relaxed) != GENERATION
+        if map.page_word(self.page_index, 0, Ordering::Acquire) != GENERATION
             || map.page_word(self.page_index, PAGE_INDEX_OFFSET, Ordering::Relaxed) != self.page_index
         {
+            // What was copied may be of two pages: whoever still looks at this copy sees it end where it did.
+            self.words[from / 8] = 0;
             return Err(Recycled);
         }
         if !ended && end < RECORDS_END {
@@ -174,7 +176,24 @@ impl JournalReader {
                 _ => break,
             }
         }
-        self.first_sequence(page_index).filter(|sequence| *sequence != 0).map(|_| page_index)
+        let is_started = |page_index: &u64| self.first_sequence(*page_index).is_some_and(|sequence| sequence != 0);
+        Some(page_index).filter(is_started).or_else(|| self.newest_slot().filter(is_started))
+    }
+
+    /// The newest page by the slots themselves: the page of the hint is recycled when the writer was lapped since, or died.
+    fn newest_slot(&self) -> Option<u64> {
+        let page_count = self.map.page_count();
+        let started = |slot| self.started_page(slot);
+        (0..page_count).filter_map(started).max()
+    }
+
+    /// Index of the page in a slot, once it has a record.
+    fn started_page(&self, slot: u64) -> Option<u64> {
+        let is_page = self.map.page_word(slot, 0, Ordering::Acquire) == GENERATION;
+        let page_index = self.map.page_word(slot, PAGE_INDEX_OFFSET, Ordering::Relaxed);
+        let is_started =
+            is_page && page_index % self.map.page_count() == slot && self.map.page_word(slot, RECORDS_OFFSET, Ordering::Acquire) != 0;
+        is_started.then_some(page_index)
     }
 
     /// The page of the ring that holds `sequence`, or would when it is written: `None` when it is older than the ring.

@@ -263,6 +263,11 @@ impl Journaler {
 
     /// Everything is durable: gives back the room that the last segment does not use.
     fn close(&mut self) -> Result<()> {
+        if self.open.is_some() {
+            // Complete segments have complete pages only, even where the sequencer did not end its last one.
+            self.write_part(self.shared.position(), true)?;
+            self.sync_group()?;
+        }
         if let Some(segment) = self.segment.take() {
             segment.cut(self.page_index + u64::from(self.open.is_some()) - segment.first_page)?;
         }

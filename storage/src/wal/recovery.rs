@@ -16,7 +16,10 @@ use crate::{
     journal::{JournalCopy, JournalMap, JournalState},
 };
 use std::path::{Path, PathBuf};
-use tapewire_schemas::{EventSlot, PAGE_BYTES, PAGE_END_WORD, PageView, RECORDS_OFFSET, SEAL_BYTES, SEAL_OFFSETS, SchemaError, Seal, Slot};
+use tapewire_schemas::{
+    EventSlot, PAGE_BYTES, PAGE_END_WORD, PAGE_HEADER_BYTES, PageHeader, PageView, RECORDS_OFFSET, SEAL_BYTES, SEAL_OFFSETS, SchemaError,
+    Slot,
+};
 use tapewire_stdx::failpoint::{FailPoint, pass};
 use zerocopy::IntoBytes;
 
@@ -38,21 +41,11 @@ pub struct Tail {
 /// Recovers the WAL of a stream whose writer is dead; the caller holds the writer lock.
 pub(crate) fn recover(stream: &Stream, epoch: Option<EpochState>, segment_pages: u32) -> Result<Tail> {
     remove_spares(stream)?;
-    let Some(state) = epoch else { return recover_files(stream, None, segment_pages) };
+    let Some(state) = epoch else { return recover_files(stream, None, None, segment_pages) };
     let journal = JournalMap::open(stream, state.epoch, true)?
         .filter(|journal| matches!(journal.state(), Some(JournalState::Open | JournalState::Failed)));
-    let tail = recover_files(stream, journal.as_ref().map(|map| (map, state.epoch)), segment_pages)?;
-    if let Some(closed_at) = state.closed_at
-        && tail.last_sequence < closed_at
-    {
-        let reason = format!("it ends at sequence {}, and the stream was closed at {closed_at}", tail.last_sequence);
-        return Err(StorageError::corrupt(stream.directory(), 0, reason));
-    }
+    let tail = recover_files(stream, Some(state), journal.as_ref(), segment_pages)?;
     if let Some(journal) = &journal {
-        if tail.last_sequence < journal.seq_durable() {
-            let reason = format!("journal and WAL end at {}, and {} was durable", tail.last_sequence, journal.seq_durable());
-            return Err(StorageError::corrupt(stream.directory(), 0, reason));
-        }
         pass(FailPoint::SalvageDone);
         journal.set_seq_durable(tail.last_sequence);
         journal.set_state(JournalState::Salvaged);
@@ -73,32 +66,43 @@ fn remove_spares(stream: &Stream) -> Result<()> {
 struct OpenSegment {
     path: PathBuf,
     file: Box<dyn DiskFile>,
+    length: u64,
     page_count: u64,
 }
 
 impl OpenSegment {
     fn open(stream: &Stream, path: PathBuf) -> Result<Self> {
         let file = stream.disk().open(&path, Access::Write).map_err(StorageError::io("open", &path))?;
-        let page_count = file.length().map_err(StorageError::io("read", &path))? / PAGE_BYTES as u64;
-        Ok(Self { path, file, page_count })
+        let length = file.length().map_err(StorageError::io("read", &path))?;
+        Ok(Self { path, file, length, page_count: length.div_ceil(PAGE_BYTES as u64) })
     }
 
+    /// Reads a page; what a cut file lacks of its last one counts as zeroes.
     fn read(&self, page_number: u64, into: &mut [u8]) -> Result<()> {
-        self.file.read_exact_at(into, page_number * PAGE_BYTES as u64).map_err(StorageError::io("read", &self.path))
+        let at = page_number * PAGE_BYTES as u64;
+        let (there, missing) = into.split_at_mut(self.length.saturating_sub(at).min(PAGE_BYTES as u64) as usize);
+        missing.fill(0);
+        self.file.read_exact_at(there, at).map_err(StorageError::io("read", &self.path))
     }
 
-    fn write(&self, page_number: u64, from: &[u8]) -> Result<()> {
+    fn write(&mut self, page_number: u64, from: &[u8]) -> Result<()> {
         self.file.write_all_at(from, page_number * PAGE_BYTES as u64).map_err(StorageError::io("write", &self.path))?;
-        self.file.sync_data().map_err(StorageError::io("sync", &self.path))
+        self.page_count = self.page_count.max(page_number + 1);
+        self.length = self.length.max(self.page_count * PAGE_BYTES as u64);
+        self.sync()
     }
 
     fn cut(&mut self, page_count: u64) -> Result<()> {
-        if page_count != self.page_count {
-            self.file.set_len(page_count * PAGE_BYTES as u64).map_err(StorageError::io("cut", &self.path))?;
-            self.file.sync_data().map_err(StorageError::io("sync", &self.path))?;
-            self.page_count = page_count;
+        let length = page_count * PAGE_BYTES as u64;
+        if length != self.length {
+            self.file.set_len(length).map_err(StorageError::io("cut", &self.path))?;
+            (self.page_count, self.length) = (page_count, length);
         }
-        Ok(())
+        self.sync()
+    }
+
+    fn sync(&self) -> Result<()> {
+        self.file.sync_data().map_err(StorageError::io("sync", &self.path))
     }
 }
 
@@ -110,22 +114,33 @@ struct LastPage {
     torn_pages: u64,
 }
 
-fn recover_files(stream: &Stream, journal: Option<(&JournalMap, u32)>, segment_pages: u32) -> Result<Tail> {
+fn recover_files(stream: &Stream, state: Option<EpochState>, journal: Option<&JournalMap>, segment_pages: u32) -> Result<Tail> {
     let mut buffer = JournalCopy::new();
-    let mut last = find_last_page(stream, &mut buffer)?;
+    // Whoever closed the stream, or moved `seq_durable` in a journal of this boot, had synced the files up to there.
+    let closed_at = state.and_then(|state| state.closed_at).unwrap_or(0);
+    let durable = journal.map_or(0, JournalMap::seq_durable).max(closed_at);
+    let mut last = find_last_page(stream, durable, &mut buffer)?;
     let mut tail = Tail { torn_pages: last.as_ref().map_or(0, |last| last.torn_pages), ..Tail::default() };
+    let newest_epoch = state.map_or(0, |state| state.epoch);
     if let Some(last) = &mut last {
+        let epoch = last.page.header.epoch;
+        if epoch > newest_epoch {
+            let reason = format!("the newest epoch in it is {newest_epoch}, and the log has records of epoch {epoch}");
+            return Err(StorageError::corrupt(&stream.path("epoch"), 0, reason));
+        }
+        // The cut also syncs what a killed writer wrote and did not sync: only then may an older seal be overwritten.
         last.segment.cut(last.page_number + 1)?;
     }
-    if let Some((map, epoch)) = journal {
+    if let Some(map) = journal {
         let before = last.as_ref().map_or(0, |last| last.page.seal.last_sequence);
-        last = salvage(stream, map, epoch, last, segment_pages, &mut buffer)?;
+        last = salvage(stream, map, last, segment_pages, &mut buffer)?;
         tail.salvaged_count = last.as_ref().map_or(0, |last| last.page.seal.last_sequence) - before;
     }
-    let Some(last) = last else { return Ok(tail) };
+    let Some(mut last) = last else { return Ok(tail) };
     if last.page.seal.complete == 0 {
         last.segment.read(last.page_number, buffer.bytes_mut())?;
-        close_page(&last.segment, last.page_number, buffer.bytes_mut(), last.page.covered_end(), last.page.seal.record_count)?;
+        let extent = Extent { end: last.page.covered_end(), record_count: last.page.seal.record_count };
+        last.page = close_page(&mut last.segment, last.page_number, buffer.bytes_mut(), extent, last.page.seal.number)?;
     }
     tail.epoch = last.page.header.epoch;
     tail.last_sequence = last.page.seal.last_sequence;
@@ -133,12 +148,20 @@ fn recover_files(stream: &Stream, journal: Option<(&JournalMap, u32)>, segment_p
     Ok(tail)
 }
 
-/// Gives a page whose records end at `end` its end marker and a complete seal, and makes it durable.
-fn close_page(segment: &OpenSegment, page_number: u64, page: &mut [u8], end: usize, record_count: u32) -> Result<ValidPage> {
-    let number = [0, 1].into_iter().filter_map(|slot| Seal::read(page, slot)).map(|seal| seal.number).max().unwrap_or(0);
-    let mut sealer = Sealer::after(page, number);
+/// The records of a page.
+#[derive(Clone, Copy)]
+struct Extent {
+    /// Offset behind the last.
+    end: usize,
+    record_count: u32,
+}
+
+/// Gives a page its end marker and a complete seal that leaves alone the one that holds, `seal_number` (0 for none); makes it durable.
+fn close_page(segment: &mut OpenSegment, page_number: u64, page: &mut [u8], extent: Extent, seal_number: u32) -> Result<ValidPage> {
+    let Extent { end, record_count } = extent;
+    let mut sealer = Sealer::after(page, seal_number);
     sealer.update(&page[RECORDS_OFFSET..end]);
-    let header = tapewire_schemas::PageHeader::read(page).map_err(|source| StorageError::Schema { path: segment.path.clone(), source })?;
+    let header = PageHeader::read(page).map_err(|source| StorageError::Schema { path: segment.path.clone(), source })?;
     let last_sequence = header.first_sequence + u64::from(record_count) - 1;
     let durable_sequence = header.first_sequence - 1;
     let (seal, slot) = sealer.seal(record_count, last_sequence, durable_sequence, true);
@@ -149,19 +172,31 @@ fn close_page(segment: &OpenSegment, page_number: u64, page: &mut [u8], end: usi
     Ok(ValidPage { header, seal })
 }
 
-/// The last page of the last segment that has one; segments without are removed.
-fn find_last_page(stream: &Stream, buffer: &mut JournalCopy) -> Result<Option<LastPage>> {
+/// The last page of the last segment that has one; segments without are removed. Nothing is changed where less than `durable` is there.
+fn find_last_page(stream: &Stream, mut durable: u64, buffer: &mut JournalCopy) -> Result<Option<LastPage>> {
+    let (mut last, mut unsealed) = (None, Vec::new());
     for first_sequence in list_segments(stream)?.into_iter().rev() {
-        let segment = OpenSegment::open(stream, stream.path(&segment_name(first_sequence)))?;
-        if let Some(last) = last_page_of(stream, segment, first_sequence, buffer)? {
-            return Ok(Some(last));
-        }
         let path = stream.path(&segment_name(first_sequence));
+        last = last_page_of(stream, OpenSegment::open(stream, path.clone())?, first_sequence, buffer)?;
+        if last.is_some() {
+            break;
+        }
+        // Everything before a segment is durable before the segment has its name.
+        durable = durable.max(first_sequence - 1);
+        unsealed.push(path);
+    }
+    let end = last.as_ref().map_or(0, |last| last.page.seal.last_sequence);
+    if end < durable {
+        let (path, offset) =
+            last.as_ref().map_or((stream.directory(), 0), |last| (last.segment.path.as_path(), (last.page_number + 1) * PAGE_BYTES as u64));
+        return Err(StorageError::corrupt(path, offset, format!("the log ends at sequence {end}, and {durable} was durable")));
+    }
+    for path in unsealed {
         tracing::info!(path = %path.display(), "removed a segment that was never sealed");
         stream.disk().remove(&path).map_err(StorageError::io("remove", &path))?;
         stream.disk().sync_dir(stream.directory()).map_err(StorageError::io("sync the directory", stream.directory()))?;
     }
-    Ok(None)
+    Ok(last)
 }
 
 fn last_page_of(stream: &Stream, segment: OpenSegment, first_sequence: u64, buffer: &mut JournalCopy) -> Result<Option<LastPage>> {
@@ -173,7 +208,11 @@ fn last_page_of(stream: &Stream, segment: OpenSegment, first_sequence: u64, buff
         let offset = page_number * PAGE_BYTES as u64;
         match validate(buffer.bytes()) {
             Validity::Valid(page) => {
-                check_owner(stream, &segment.path, &page)?;
+                page.check_owner(stream, &segment.path)?;
+                if page_number == 0 && page.header.first_sequence != first_sequence {
+                    let reason = format!("its first sequence is {}, and its name says {first_sequence}", page.header.first_sequence);
+                    return Err(StorageError::corrupt(&segment.path, 0, reason));
+                }
                 let expected = found.as_ref().map_or(first_sequence, |(_, before)| before.seal.last_sequence + 1);
                 let follows = torn_pages == 0
                     && page.header.first_sequence == expected
@@ -223,26 +262,15 @@ fn count_torn(segment: &OpenSegment, from: u64, buffer: &mut JournalCopy) -> Res
     Ok(count)
 }
 
-fn check_owner(stream: &Stream, path: &Path, page: &ValidPage) -> Result<()> {
-    let foreign = |what, found: String, expected: String| StorageError::Foreign { path: path.to_owned(), what, found, expected };
-    if page.header.bus_id() != stream.bus().id() {
-        return Err(foreign("bus", format!("{:032x}", page.header.bus_id()), format!("{:032x}", stream.bus().id())));
-    }
-    if page.header.stream_id != stream.id() {
-        return Err(foreign("stream", page.header.stream_id.to_string(), format!("{} ({})", stream.id(), stream.name())));
-    }
-    Ok(())
-}
-
 /// Copies what a dead writer's journal holds beyond the files, page by page.
 fn salvage(
     stream: &Stream,
     map: &JournalMap,
-    epoch: u32,
     mut last: Option<LastPage>,
     segment_pages: u32,
     buffer: &mut JournalCopy,
 ) -> Result<Option<LastPage>> {
+    let epoch = map.header.epoch;
     // The files' last page may be of an older epoch: then the journal's pages begin at its first.
     let of_this_epoch = last.as_ref().filter(|last| last.page.header.epoch == epoch);
     let mut page_index = match of_this_epoch {
@@ -261,14 +289,17 @@ fn salvage(
             return Ok(last);
         }
         let expected = last.as_ref().map_or(1, |last| last.page.seal.last_sequence + 1);
-        let (end, record_count) = walk(&copy, map.path())?;
+        let extent = walk(&copy, map.path())?;
         let continues = of_same_page(&last, epoch, page_index);
         let begins_at = if continues { last.as_ref().map_or(0, |last| last.page.header.first_sequence) } else { expected };
         if copy.first_sequence() != begins_at {
             let found = copy.first_sequence();
             return Err(corrupt(page_index, format!("page {page_index} begins at {found}, and {begins_at} is next")));
         }
-        last = Some(write_salvaged(stream, &copy, last, continues, end, record_count, segment_pages, buffer)?);
+        last = Some(match last {
+            Some(last) if continues => continue_page(&copy, last, extent, buffer)?,
+            last => append_page(stream, &copy, last, extent, segment_pages, buffer)?,
+        });
         pass(FailPoint::Salvage);
         page_index += 1;
     }
@@ -278,57 +309,59 @@ fn of_same_page(last: &Option<LastPage>, epoch: u32, page_index: u64) -> bool {
     last.as_ref().is_some_and(|last| last.page.header.epoch == epoch && last.page.header.page_index == page_index)
 }
 
-/// Checks every record of a copied page; offset behind the last, and their number.
-fn walk(copy: &JournalCopy, path: &Path) -> Result<(usize, u32)> {
-    let (mut offset, mut record_count) = (RECORDS_OFFSET, 0u32);
+/// Checks every record of a copied page.
+fn walk(copy: &JournalCopy, path: &Path) -> Result<Extent> {
+    let mut extent = Extent { end: RECORDS_OFFSET, record_count: 0 };
     loop {
-        let sequence = copy.first_sequence() + u64::from(record_count);
-        match copy.view().slot(offset, sequence) {
+        let sequence = copy.first_sequence() + u64::from(extent.record_count);
+        match copy.view().slot(extent.end, sequence) {
             Ok(Slot::Record(record)) => {
-                offset += record.bytes().len();
-                record_count += 1;
+                extent.end += record.bytes().len();
+                extent.record_count += 1;
             }
-            Ok(Slot::Open | Slot::End) => return Ok((offset, record_count)),
+            Ok(Slot::Open | Slot::End) => return Ok(extent),
             Err(source) => return Err(StorageError::Schema { path: path.to_owned(), source }),
         }
     }
 }
 
-#[allow(clippy::too_many_arguments, reason = "one step of `salvage`, cut out for length")]
-fn write_salvaged(
+/// Header and records of a copied page.
+fn fill(page: &mut [u8], copy: &JournalCopy, end: usize) {
+    page[..PAGE_HEADER_BYTES].copy_from_slice(&copy.bytes()[..PAGE_HEADER_BYTES]);
+    page[RECORDS_OFFSET..end].copy_from_slice(&copy.bytes()[RECORDS_OFFSET..end]);
+}
+
+/// The files' last page keeps its seals; its header and records are a prefix of the journal's.
+fn continue_page(copy: &JournalCopy, mut last: LastPage, extent: Extent, buffer: &mut JournalCopy) -> Result<LastPage> {
+    last.segment.read(last.page_number, buffer.bytes_mut())?;
+    fill(buffer.bytes_mut(), copy, extent.end);
+    last.page = close_page(&mut last.segment, last.page_number, buffer.bytes_mut(), extent, last.page.seal.number)?;
+    Ok(last)
+}
+
+/// Puts a page behind the last one, or into a segment of its own.
+fn append_page(
     stream: &Stream,
     copy: &JournalCopy,
     last: Option<LastPage>,
-    continues: bool,
-    end: usize,
-    record_count: u32,
+    extent: Extent,
     segment_pages: u32,
     buffer: &mut JournalCopy,
 ) -> Result<LastPage> {
-    let page_index = copy.page_index();
-    if continues && let Some(last) = last {
-        // The file's page keeps its seals; header and records are a prefix of the journal's.
-        last.segment.read(last.page_number, buffer.bytes_mut())?;
-        buffer.bytes_mut()[..64].copy_from_slice(&copy.bytes()[..64]);
-        buffer.bytes_mut()[RECORDS_OFFSET..end].copy_from_slice(&copy.bytes()[RECORDS_OFFSET..end]);
-        let page = close_page(&last.segment, last.page_number, buffer.bytes_mut(), end, record_count)?;
-        return Ok(LastPage { page, ..last });
-    }
     buffer.bytes_mut().fill(0);
-    buffer.bytes_mut()[..64].copy_from_slice(&copy.bytes()[..64]);
-    buffer.bytes_mut()[RECORDS_OFFSET..end].copy_from_slice(&copy.bytes()[RECORDS_OFFSET..end]);
+    fill(buffer.bytes_mut(), copy, extent.end);
     let torn_pages = last.as_ref().map_or(0, |last| last.torn_pages);
+    let page_index = copy.page_index();
     let fits = last.filter(|_| page_index > 0 && !page_index.is_multiple_of(u64::from(segment_pages)));
     if let Some(mut last) = fits {
         last.page_number += 1;
-        last.page = close_page(&last.segment, last.page_number, buffer.bytes_mut(), end, record_count)?;
-        last.segment.page_count = last.page_number + 1;
+        last.page = close_page(&mut last.segment, last.page_number, buffer.bytes_mut(), extent, 0)?;
         return Ok(last);
     }
     let beside = stream.path("salvaged.tmp");
     let file = stream.disk().open(&beside, Access::Create).map_err(StorageError::io("create", &beside))?;
-    let mut segment = OpenSegment { path: beside.clone(), file, page_count: 1 };
-    let page = close_page(&segment, 0, buffer.bytes_mut(), end, record_count)?;
+    let mut segment = OpenSegment { path: beside.clone(), file, length: 0, page_count: 0 };
+    let page = close_page(&mut segment, 0, buffer.bytes_mut(), extent, 0)?;
     segment.path = stream.path(&segment_name(copy.first_sequence()));
     stream.disk().rename(&beside, &segment.path).map_err(StorageError::io("rename", &beside))?;
     stream.disk().sync_dir(stream.directory()).map_err(StorageError::io("sync the directory", stream.directory()))?;

@@ -1,7 +1,12 @@
 //! Sealing a page, and checking the seals of one that was read.
 
+use crate::{
+    bus::Stream,
+    error::{Result, StorageError},
+};
 use crc32fast::Hasher;
-use tapewire_schemas::{PAGE_HEADER_BYTES, PageHeader, RECORDS_OFFSET, SEAL_OFFSETS, SchemaError, Seal};
+use std::path::Path;
+use tapewire_schemas::{PAGE_END_WORD, PAGE_HEADER_BYTES, PageHeader, RECORDS_OFFSET, SEAL_OFFSETS, Seal};
 
 /// Computes the seals of one page while it fills: each record byte is hashed once.
 #[derive(Debug, Clone)]
@@ -67,6 +72,18 @@ impl ValidPage {
     pub(crate) fn covered_end(&self) -> usize {
         RECORDS_OFFSET + self.seal.covered_bytes as usize
     }
+
+    /// Refuses a page of another bus or stream.
+    pub(crate) fn check_owner(&self, stream: &Stream, path: &Path) -> Result<()> {
+        let foreign = |what, found: String, expected: String| StorageError::Foreign { path: path.to_owned(), what, found, expected };
+        if self.header.bus_id() != stream.bus().id() {
+            return Err(foreign("bus", format!("{:032x}", self.header.bus_id()), format!("{:032x}", stream.bus().id())));
+        }
+        if self.header.stream_id != stream.id() {
+            return Err(foreign("stream", self.header.stream_id.to_string(), format!("{} ({})", stream.id(), stream.name())));
+        }
+        Ok(())
+    }
 }
 
 /// What a page's bytes are.
@@ -83,27 +100,28 @@ pub(crate) enum Validity {
 /// Checks header and seals of a page of [`tapewire_schemas::PAGE_BYTES`].
 pub(crate) fn validate(page: &[u8]) -> Validity {
     let seals = SEAL_OFFSETS.map(|offset| Seal::read(page, usize::from(offset != SEAL_OFFSETS[0])));
-    let header = match PageHeader::read(page) {
-        Ok(header) => header,
-        Err(SchemaError::PageHeader { field: "magic", found: 0 }) if seals == [None, None] => return Validity::Unsealed,
-        Err(_) if seals.iter().all(Option::is_some) => return Validity::Damaged("its header is not valid"),
-        Err(_) => return Validity::Unsealed,
-    };
-    let mut candidates: Vec<Seal> = seals.into_iter().flatten().collect();
+    let in_place = |seal: &Seal| seal.is_plausible() && seals[Seal::slot(seal.number)] == Some(*seal);
+    // A seal's group was durable before the next one was written: a page with two seals, or with one that is not the first, has been
+    // durable, and no crash takes that back.
+    let was_durable = seals.iter().all(Option::is_some) || seals.iter().flatten().any(|seal| seal.number > 1 && in_place(seal));
+    let otherwise = |reason| if was_durable { Validity::Damaged(reason) } else { Validity::Unsealed };
+    let Ok(header) = PageHeader::read(page) else { return otherwise("its header is not valid") };
+    let mut candidates: Vec<Seal> = seals.into_iter().flatten().filter(in_place).collect();
     candidates.sort_unstable_by_key(|seal| std::cmp::Reverse(seal.number));
-    for seal in &candidates {
-        if !seal.is_plausible() || seals[Seal::slot(seal.number)] != Some(*seal) {
-            continue;
-        }
-        let mut hasher = Hasher::new();
-        hasher.update(&page[..PAGE_HEADER_BYTES]);
-        hasher.update(&page[RECORDS_OFFSET..RECORDS_OFFSET + seal.covered_bytes as usize]);
-        hasher.update(seal.checked_bytes());
-        let last = header.first_sequence.wrapping_add(u64::from(seal.record_count)).wrapping_sub(1);
-        if hasher.finalize() == seal.crc32 && seal.record_count > 0 && last == seal.last_sequence {
-            return Validity::Valid(ValidPage { header, seal: *seal });
-        }
+    match candidates.into_iter().find(|seal| holds(page, &header, seal)) {
+        Some(seal) => Validity::Valid(ValidPage { header, seal }),
+        None => otherwise("neither of its seals holds"),
     }
-    // The older of two seals was durable before the newer was written, so it holds after any crash.
-    if candidates.len() == 2 { Validity::Damaged("neither of its seals holds") } else { Validity::Unsealed }
+}
+
+/// Whether a plausible seal says the truth about the page, end marker included.
+fn holds(page: &[u8], header: &PageHeader, seal: &Seal) -> bool {
+    let end = RECORDS_OFFSET + seal.covered_bytes as usize;
+    let mut hasher = Hasher::new();
+    hasher.update(&page[..PAGE_HEADER_BYTES]);
+    hasher.update(&page[RECORDS_OFFSET..end]);
+    hasher.update(seal.checked_bytes());
+    let last = header.first_sequence.wrapping_add(u64::from(seal.record_count)).wrapping_sub(1);
+    let is_ended = page[end..end + 8] == PAGE_END_WORD.to_le_bytes();
+    hasher.finalize() == seal.crc32 && seal.record_count > 0 && last == seal.last_sequence && (seal.complete == 0 || is_ended)
 }

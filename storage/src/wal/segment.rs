@@ -20,8 +20,15 @@ pub(crate) fn list_segments(stream: &Stream) -> Result<Vec<u64>> {
         Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Ok(Vec::new()),
         Err(error) => return Err(StorageError::io("list", stream.directory())(error)),
     };
-    let sequence = |name: &String| name.strip_prefix("wal_")?.strip_suffix(".log").filter(|digits| digits.len() == 20)?.parse().ok();
-    Ok(names.iter().filter_map(sequence).collect())
+    Ok(names.iter().filter_map(|name| segment_sequence(name)).collect())
+}
+
+/// First sequence of the segment with that name; `None` where it is none.
+fn segment_sequence(name: &str) -> Option<u64> {
+    let digits = name.strip_prefix("wal_")?.strip_suffix(".log")?;
+    let is_number = digits.len() == 20 && digits.bytes().all(|byte| byte.is_ascii_digit());
+    // Sequences begin at 1.
+    digits.parse().ok().filter(|sequence| is_number && *sequence > 0)
 }
 
 /// A segment open for writing.

@@ -1,0 +1,72 @@
+//! `tapewire digest`: what a stream amounts to, as one JSON object on the last line of stdout.
+
+use crate::{Outcome, args::DigestArguments, follow, report::percentiles, signals::StopFlag};
+use hdrhistogram::Histogram;
+use serde_json::{Value, json};
+use std::time::{Duration, Instant};
+use tapewire_stdx::clock::Clock;
+use tapewire_subscribers::{Start, StreamDigest, Subscriber};
+
+pub fn run(arguments: &DigestArguments) -> anyhow::Result<Outcome> {
+    let stop = StopFlag::install()?;
+    let (mut subscriber, registry) = follow::open(&arguments.read, &stop)?;
+    let mut digest = StreamDigest::new();
+    if arguments.read.from.0 != Start::Seq(1) {
+        digest.prime(&registry);
+    }
+    let digest = std::cell::RefCell::new(digest);
+    let latency = std::cell::RefCell::new(Histogram::<u64>::new_with_bounds(1, 60_000_000_000, 3)?);
+    let clock = Clock::new();
+    let interval = arguments.progress_ms.map(Duration::from_millis);
+    let mut next_progress = Instant::now();
+    let is_timed = arguments.latency;
+    let summary = |subscriber: &Subscriber| summary(arguments, subscriber, is_timed.then(|| percentiles(&latency.borrow())));
+    follow::run(
+        &mut subscriber,
+        &stop,
+        |_, event| {
+            if is_timed && event.kind().is_market() {
+                // Clocks of two processes may differ by less than a look takes.
+                let age_ns = clock.now_ns().saturating_sub(event.first().ts_recv()).max(1);
+                latency.borrow_mut().saturating_record(age_ns);
+            }
+            digest.borrow_mut().observe(event);
+        },
+        |subscriber| {
+            if let Some(interval) = interval
+                && Instant::now() >= next_progress
+            {
+                next_progress = Instant::now() + interval;
+                let mut progress = summary(subscriber);
+                progress["events"] = json!(digest.borrow().event_count());
+                progress["sequence_errors"] = json!(digest.borrow().sequence_errors());
+                progress["lag"] = json!((subscriber.log().seq_published()? + 1).saturating_sub(subscriber.position()));
+                println!("{}", json!({ "progress": progress }));
+            }
+            Ok(true)
+        },
+    )?;
+    let mut result = digest.borrow().to_json();
+    let errors = digest.borrow().sequence_errors() + digest.borrow().unknown_instruments() + digest.borrow().number_errors();
+    if let (Value::Object(result), Value::Object(summary)) = (&mut result, summary(&subscriber)) {
+        result.extend(summary);
+    }
+    println!("{result}");
+    Ok(if errors == 0 { Outcome::Done } else { Outcome::Disagrees })
+}
+
+/// What the reading itself was like.
+fn summary(arguments: &DigestArguments, subscriber: &Subscriber, latency: Option<Value>) -> Value {
+    let counters = subscriber.counters();
+    let tier = format!("{:?}", arguments.read.tier).to_lowercase();
+    json!({
+        "tier": tier,
+        "events_live": counters.events_live,
+        "lapped": counters.lapped,
+        "last_gap": counters.last_gap,
+        "joined": counters.joined,
+        "batches": counters.batches,
+        "groups_cut": counters.groups_cut,
+        "latency_ns": latency,
+    })
+}

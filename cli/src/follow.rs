@@ -1,0 +1,90 @@
+//! Opening a subscriber from the command line's words, and driving it to its end.
+
+use crate::{
+    args::{ReadArguments, WrongArgument},
+    signals::StopFlag,
+};
+use std::time::{Duration, Instant};
+use tapewire_schemas::{EventRef, Kind};
+use tapewire_stdx::{cores, wait::Wait};
+use tapewire_storage::{Bus, Registry, StorageError};
+use tapewire_subscribers::{Filter, Polled, SubscribeError, Subscriber, SubscriberSettings};
+
+/// Events per poll.
+const POLL_EVENTS: usize = 4096;
+
+/// Opens the subscriber, waiting for the stream as long as asked.
+pub fn open(arguments: &ReadArguments, stop: &StopFlag) -> anyhow::Result<(Subscriber, Registry)> {
+    let deadline = Instant::now() + Duration::from_secs(arguments.wait_seconds);
+    let (bus, registry, subscriber) = loop {
+        match try_open(arguments) {
+            Err(error) if is_absent(&error) && Instant::now() < deadline && !stop.is_raised() => {
+                Wait::Sleep(Duration::from_millis(5)).once();
+            }
+            other => break other?,
+        }
+    };
+    tracing::debug!(bus = %bus.directory().display(), position = subscriber.position(), "subscribed");
+    if let Some(core) = arguments.core {
+        cores::pin(core)?;
+    }
+    Ok((subscriber, registry))
+}
+
+fn try_open(arguments: &ReadArguments) -> anyhow::Result<(Bus, Registry, Subscriber)> {
+    let bus = Bus::open(&arguments.bus)?;
+    let registry = Registry::open(&bus.stream(&arguments.stream))?;
+    let settings = SubscriberSettings {
+        stream_name: arguments.stream.clone(),
+        filter: filter(arguments, &registry)?,
+        ..SubscriberSettings::new(arguments.tier(), arguments.from.0, arguments.until.0)
+    };
+    let subscriber = Subscriber::open(&bus, &settings)?;
+    Ok((bus, registry, subscriber))
+}
+
+fn is_absent(error: &anyhow::Error) -> bool {
+    let storage = error.downcast_ref::<StorageError>().or(match error.downcast_ref::<SubscribeError>() {
+        Some(SubscribeError::Storage(storage)) => Some(storage),
+        _ => None,
+    });
+    matches!(storage, Some(StorageError::NoBus { .. } | StorageError::NoStream { .. }))
+}
+
+fn filter(arguments: &ReadArguments, registry: &Registry) -> Result<Filter, WrongArgument> {
+    let mut filter = Filter::default();
+    if !arguments.kinds.is_empty() {
+        let kinds: Vec<Kind> = arguments.kinds.iter().map(|kind| kind.0).collect();
+        filter = filter.with_kinds(&kinds);
+    }
+    let mut ids = Vec::new();
+    for symbol in &arguments.instruments {
+        let before = ids.len();
+        ids.extend(registry.definitions().filter(|d| d.instrument.symbol() == symbol).map(|d| d.instrument_id));
+        if ids.len() == before {
+            let known: Vec<&str> = registry.definitions().map(|d| d.instrument.symbol()).collect();
+            let needed = format!("the stream knows {}", known.join(", "));
+            return Err(WrongArgument { flag: "--instrument", value: symbol.clone(), needed });
+        }
+    }
+    Ok(if ids.is_empty() { filter } else { filter.with_instruments(&ids) })
+}
+
+/// Delivers events until the end or a signal; `between` runs after every poll and may end it.
+pub fn run(
+    subscriber: &mut Subscriber,
+    stop: &StopFlag,
+    mut deliver: impl FnMut(u64, &EventRef<'_>),
+    mut between: impl FnMut(&mut Subscriber) -> anyhow::Result<bool>,
+) -> anyhow::Result<()> {
+    while !stop.is_raised() {
+        let polled = subscriber.poll(POLL_EVENTS, &mut deliver)?;
+        if !between(subscriber)? || polled == Polled::Ended {
+            break;
+        }
+        if polled == Polled::Idle {
+            subscriber.wait();
+        }
+    }
+    Ok(())
+}

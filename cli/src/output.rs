@@ -1,0 +1,159 @@
+//! Events as lines of text: NDJSON (one object per event) or CSV (one row per trade, quote side or level).
+
+use std::{collections::BTreeMap, io::Write};
+use tapewire_schemas::{Body, EventRef, Instrument, Kind, Level, Scale, Side};
+use tapewire_storage::Registry;
+
+/// How events are written.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Shape {
+    Ndjson,
+    Csv,
+}
+
+/// Writes events with the names and scales that are in force where they stand.
+#[derive(Debug)]
+pub struct Printer {
+    shape: Shape,
+    instruments: BTreeMap<u32, Instrument>,
+}
+
+/// Columns of the CSV output: those of the neutral CSV format behind sequence and symbol.
+const CSV_HEADER: &str = "sequence,recv_ns,exch_ns,venue,instrument,kind,side,price,size,id,seq";
+
+impl Printer {
+    pub fn new(shape: Shape, registry: &Registry) -> Self {
+        Self { shape, instruments: registry.definitions().map(|d| (d.instrument_id, d.instrument)).collect() }
+    }
+
+    pub fn begin(&self, out: &mut impl Write) -> std::io::Result<()> {
+        if self.shape == Shape::Csv { writeln!(out, "{CSV_HEADER}") } else { Ok(()) }
+    }
+
+    pub fn print(&mut self, event: &EventRef<'_>, out: &mut impl Write) -> std::io::Result<()> {
+        if let Body::Instrument(definition) = event.body() {
+            self.instruments.insert(event.instrument_id(), *definition);
+        }
+        match self.shape {
+            Shape::Ndjson => self.print_json(event, out),
+            Shape::Csv if event.kind().is_market() => self.print_csv(event, out),
+            Shape::Csv => Ok(()),
+        }
+    }
+
+    fn scales(&self, event: &EventRef<'_>) -> (Scale, Scale) {
+        self.instruments.get(&event.instrument_id()).map_or_else(Default::default, |i| (i.price_scale(), i.quantity_scale()))
+    }
+
+    fn print_json(&self, event: &EventRef<'_>, out: &mut impl Write) -> std::io::Result<()> {
+        let first = event.first();
+        let (price, quantity) = self.scales(event);
+        write!(out, "{{\"seq\":{},\"kind\":\"{}\"", event.first_sequence(), event.kind().name())?;
+        write!(out, ",\"ts_event\":{},\"ts_recv\":{}", first.ts_event(), first.ts_recv())?;
+        if let Some(instrument) = self.instruments.get(&event.instrument_id()) {
+            let (venue, symbol) = (serde_json::json!(instrument.venue()), serde_json::json!(instrument.symbol()));
+            write!(out, ",\"venue\":{venue},\"instrument\":{symbol}")?;
+        }
+        match event.body() {
+            Body::Trade(trade) => write!(
+                out,
+                ",\"side\":\"{}\",\"price\":\"{}\",\"quantity\":\"{}\",\"trade_id\":{},\"venue_seq\":{}",
+                side_name(first.side()),
+                price.display(trade.price),
+                quantity.display(trade.quantity),
+                trade.trade_id,
+                trade.venue_seq
+            )?,
+            Body::Quote(quote) => write!(
+                out,
+                ",\"bid\":[\"{}\",\"{}\"],\"ask\":[\"{}\",\"{}\"]",
+                price.display(quote.bid_px),
+                quantity.display(quote.bid_qty),
+                price.display(quote.ask_px),
+                quantity.display(quote.ask_qty)
+            )?,
+            Body::BookDelta(book) | Body::BookSnapshot(book) => {
+                write!(out, ",\"venue_seq\":[{},{}]", book.venue_seq_first, book.venue_seq_last)?;
+                for name in ["bids", "asks"] {
+                    write!(out, ",\"{name}\":[")?;
+                    for (index, level) in levels(event, name == "bids").enumerate() {
+                        let comma = if index == 0 { "" } else { "," };
+                        write!(out, "{comma}[\"{}\",\"{}\"]", price.display(level.price), quantity.display(level.quantity))?;
+                    }
+                    write!(out, "]")?;
+                }
+            }
+            Body::Instrument(it) => write!(
+                out,
+                ",\"instrument_id\":{},\"price_scale\":{},\"quantity_scale\":{}",
+                event.instrument_id(),
+                it.price_scale,
+                it.quantity_scale
+            )?,
+            Body::Control(it) => {
+                let code = it.code().map_or_else(|| it.code.to_string(), |code| format!("{code:?}"));
+                write!(
+                    out,
+                    ",\"code\":\"{code}\",\"epoch\":{},\"sequence\":{},\"last_sequence\":{}",
+                    it.epoch, it.sequence, it.last_sequence
+                )?;
+            }
+        }
+        writeln!(out, "}}")
+    }
+
+    fn print_csv(&self, event: &EventRef<'_>, out: &mut impl Write) -> std::io::Result<()> {
+        let first = event.first();
+        let (price, quantity) = self.scales(event);
+        let (venue, symbol) = self.instruments.get(&event.instrument_id()).map_or(("", ""), |i| (i.venue(), i.symbol()));
+        let head = format!("{},{},{},{venue},{symbol}", event.first_sequence(), first.ts_recv(), first.ts_event());
+        let mut row = |kind: char, side: &str, level: Level, id: u64, seq: u64| {
+            let (price, quantity) = (price.display(level.price), quantity.display(level.quantity));
+            writeln!(out, "{head},{kind},{side},{price},{quantity},{id},{seq}")
+        };
+        match event.body() {
+            Body::Trade(trade) => {
+                let level = Level { price: trade.price, quantity: trade.quantity };
+                let side = match first.side() {
+                    Side::Buy => "B",
+                    Side::Sell => "S",
+                    Side::Unknown => "",
+                };
+                row('T', side, level, trade.trade_id, trade.venue_seq)
+            }
+            Body::Quote(quote) => {
+                row('Q', "B", Level { price: quote.bid_px, quantity: quote.bid_qty }, 0, 0)?;
+                row('Q', "S", Level { price: quote.ask_px, quantity: quote.ask_qty }, 0, 0)
+            }
+            Body::BookDelta(book) | Body::BookSnapshot(book) => {
+                let kind = if event.kind() == Kind::BookSnapshot { 'S' } else { 'L' };
+                for (side, is_bid) in [("B", true), ("S", false)] {
+                    for level in levels(event, is_bid) {
+                        row(kind, side, level, 0, book.venue_seq_last)?;
+                    }
+                }
+                Ok(())
+            }
+            Body::Instrument(_) | Body::Control(_) => Ok(()),
+        }
+    }
+}
+
+fn side_name(side: Side) -> &'static str {
+    match side {
+        Side::Buy => "buy",
+        Side::Sell => "sell",
+        Side::Unknown => "unknown",
+    }
+}
+
+/// Levels of one side, over all records of the event.
+fn levels<'a>(event: &EventRef<'a>, is_bid: bool) -> impl Iterator<Item = Level> + use<'a> {
+    event.records().flat_map(move |record| match record.body() {
+        Body::BookDelta(book) | Body::BookSnapshot(book) => {
+            let levels: &'a [Level] = if is_bid { book.bids } else { book.asks };
+            levels.iter().copied()
+        }
+        _ => [].iter().copied(),
+    })
+}

@@ -1,0 +1,180 @@
+//! `tapewire publish`: a feed onto a bus.
+
+use crate::{
+    Outcome,
+    args::{ClockSource, FeedSource, PublishArguments},
+    report::progress_bar,
+    signals::StopFlag,
+};
+use anyhow::{Context as _, anyhow};
+use serde_json::json;
+use std::time::{Duration, Instant};
+use tapewire_publisher::{
+    Durability, Publisher, PublisherSettings, Refused,
+    feed::{CsvFeed, Feed, InstrumentBinding, Pace, Pacer, SimulatorFeed, SimulatorSpec},
+};
+use tapewire_stdx::{clock::Clock, cores, failpoint, wait::Wait};
+use tapewire_storage::{Bus, WalSettings};
+
+/// Waits longer than this sleep instead of spinning.
+const SPIN_NS_MAX: u64 = 100_000;
+/// Sleeps are this long at most, so that a signal is heard.
+const SLEEP_NS_MAX: u64 = 20_000_000;
+/// Events between two looks at the clock when nothing is paced.
+const LOOK_EVENTS: u64 = 1024;
+
+pub fn run(arguments: &PublishArguments) -> anyhow::Result<Outcome> {
+    let stop = StopFlag::install()?;
+    // The feed first: bad input must not leave a new epoch behind.
+    let mut feed: Box<dyn Feed> = match &arguments.feed {
+        FeedSource::Csv(path) => Box::new(CsvFeed::open(path)?),
+        FeedSource::Simulator(spec) => Box::new(SimulatorFeed::new(SimulatorSpec::parse(spec)?)?),
+    };
+    if let Some(kill) = arguments.kill_at {
+        failpoint::arm(kill.point, kill.nth);
+    }
+    let bus = Bus::open_or_create(&arguments.bus)?;
+    let wal = WalSettings {
+        journal_pages: arguments.journal_pages,
+        segment_pages: arguments.segment_pages,
+        flush_interval_us: arguments.flush_interval_us,
+    };
+    let settings =
+        PublisherSettings { stream_name: arguments.stream.clone(), durability: Durability::Logged(wal), ..PublisherSettings::default() };
+    let mut publisher = Publisher::open(&bus, &settings)?;
+    let recovered = publisher.recovered().clone();
+    if let Some(core) = arguments.core {
+        // After the publisher's threads were started: they stay free to run elsewhere.
+        cores::pin(core)?;
+    }
+    let first_sequence = publisher.seq_published() + 1;
+    bind(feed.as_mut(), &mut publisher)?;
+    let started = Instant::now();
+    let outcome = Run::new(arguments, &stop).publish_all(feed.as_mut(), &mut publisher);
+    let seconds = started.elapsed().as_secs_f64();
+    let (counters, epoch) = (publisher.counters(), publisher.epoch());
+    // Whatever the feed said, what is published becomes durable.
+    let last_sequence = publisher.close();
+    let event_count = outcome?;
+    let last_sequence = last_sequence?;
+    println!(
+        "{}",
+        json!({
+            "events": event_count, "epoch": epoch, "first_sequence": first_sequence, "last_sequence": last_sequence,
+            "seconds": seconds, "records": counters.records, "pages": counters.pages, "stalls": counters.stalls,
+            "salvaged": recovered.salvaged_count, "torn_pages": recovered.torn_pages,
+        })
+    );
+    Ok(Outcome::Done)
+}
+
+/// Tells the bus of the feed's instruments, and the feed of the bus's ids.
+fn bind(feed: &mut dyn Feed, publisher: &mut Publisher) -> anyhow::Result<()> {
+    let mut bindings = Vec::with_capacity(feed.definitions().len());
+    for wanted in feed.definitions() {
+        let known = publisher.define(&wanted.venue, &wanted.symbol, wanted.price_scale, wanted.quantity_scale)?;
+        bindings.push(InstrumentBinding {
+            instrument_id: known.instrument_id,
+            venue_id: known.venue_id,
+            price_scale: known.instrument.price_scale(),
+            quantity_scale: known.instrument.quantity_scale(),
+        });
+    }
+    feed.bind(&bindings);
+    Ok(())
+}
+
+struct Run<'a> {
+    stop: &'a StopFlag,
+    clock: Clock,
+    is_live: bool,
+    is_paced: bool,
+    pacer: Pacer,
+    deadline: Option<Instant>,
+    progress_interval: Option<Duration>,
+    next_progress: Instant,
+}
+
+impl<'a> Run<'a> {
+    fn new(arguments: &PublishArguments, stop: &'a StopFlag) -> Self {
+        let now = Instant::now();
+        Self {
+            stop,
+            clock: Clock::new(),
+            is_live: matches!(arguments.clock, ClockSource::Live),
+            is_paced: arguments.speed != Pace::Max,
+            pacer: Pacer::new(arguments.speed),
+            deadline: arguments.seconds.map(|seconds| now + Duration::from_secs(seconds)),
+            progress_interval: arguments.progress_ms.map(Duration::from_millis),
+            next_progress: now,
+        }
+    }
+
+    fn publish_all(mut self, feed: &mut dyn Feed, publisher: &mut Publisher) -> anyhow::Result<u64> {
+        let bar = progress_bar(feed.event_count_hint(), "events");
+        let mut count = 0u64;
+        while let Some(mut event) = feed.next()? {
+            if (self.is_paced && !self.wait_until_due(count, event.stamp.ts_recv)) || self.is_over(count) {
+                break;
+            }
+            if self.is_live {
+                event.stamp.ts_recv = self.clock.now_ns();
+            }
+            loop {
+                match publisher.publish(&event) {
+                    Ok(_) => break,
+                    Err(Refused::Full) if !self.stop.is_raised() => {
+                        tracing::warn!("the disk is slower than the feed: waiting for it");
+                    }
+                    Err(Refused::Full) => return Ok(count),
+                    Err(refused) => {
+                        let cause = publisher.failure().map_or_else(|| anyhow!(refused), anyhow::Error::from);
+                        return Err(cause).context(format!("publishing stopped after {count} events"));
+                    }
+                }
+            }
+            count += 1;
+            if count.is_multiple_of(LOOK_EVENTS) {
+                bar.set_position(count);
+                self.progress(count, publisher);
+            }
+        }
+        bar.finish_and_clear();
+        Ok(count)
+    }
+
+    /// Whether the run is over; the clock is read now and then.
+    fn is_over(&self, count: u64) -> bool {
+        self.stop.is_raised()
+            || ((self.is_paced || count.is_multiple_of(LOOK_EVENTS)) && self.deadline.is_some_and(|deadline| Instant::now() >= deadline))
+    }
+
+    /// Waits for the event's time; `false` when the run ended meanwhile.
+    fn wait_until_due(&mut self, index: u64, ts_recv: u64) -> bool {
+        loop {
+            match self.pacer.due_in_ns(index, ts_recv, self.clock.now_ns()) {
+                0 => return true,
+                1..SPIN_NS_MAX => Wait::Spin.once(),
+                due => Wait::Sleep(Duration::from_nanos((due - SPIN_NS_MAX / 2).min(SLEEP_NS_MAX))).once(),
+            }
+            if self.is_over(index) {
+                return false;
+            }
+        }
+    }
+
+    fn progress(&mut self, count: u64, publisher: &Publisher) {
+        let now = Instant::now();
+        let Some(interval) = self.progress_interval.filter(|_| now >= self.next_progress) else { return };
+        self.next_progress = now + interval;
+        let counters = publisher.counters();
+        let durable = publisher.wal_status().map_or(0, |status| status.seq_durable());
+        println!(
+            "{}",
+            json!({ "progress": {
+                "events": count, "seq_published": publisher.seq_published(), "seq_durable": durable, "stalls": counters.stalls,
+                "subscribers": publisher.subscriber_count(),
+            }})
+        );
+    }
+}

@@ -1,0 +1,78 @@
+//! `tapewire subscribe`: events as text, or statistics.
+
+use crate::{
+    Outcome,
+    args::{OutputName, SubscribeArguments},
+    follow,
+    output::{Printer, Shape},
+    signals::StopFlag,
+};
+use serde_json::json;
+use std::{
+    io::{BufWriter, ErrorKind, Write as _},
+    time::{Duration, Instant},
+};
+
+/// Statistics are printed this often.
+const STATS_INTERVAL: Duration = Duration::from_secs(1);
+
+pub fn run(arguments: &SubscribeArguments) -> anyhow::Result<Outcome> {
+    let stop = StopFlag::install()?;
+    let (mut subscriber, registry) = follow::open(&arguments.read, &stop)?;
+    let shape = match arguments.output {
+        OutputName::Ndjson => Some(Shape::Ndjson),
+        OutputName::Csv => Some(Shape::Csv),
+        OutputName::Stats | OutputName::None => None,
+    };
+    let out = std::cell::RefCell::new(BufWriter::with_capacity(1 << 16, std::io::stdout().lock()));
+    let mut printer = shape.map(|shape| Printer::new(shape, &registry));
+    let failure = std::cell::RefCell::new(None);
+    if let Some(printer) = &printer {
+        printer.begin(&mut *out.borrow_mut())?;
+    }
+    let (started, mut last, mut count, mut before) = (Instant::now(), Instant::now(), 0u64, 0u64);
+    let is_stats = arguments.output == OutputName::Stats;
+    let count_cell = std::cell::Cell::new(0u64);
+    let outcome = follow::run(
+        &mut subscriber,
+        &stop,
+        |_, event| {
+            count_cell.set(count_cell.get() + u64::from(event.kind().is_market()));
+            if let Some(printer) = &mut printer
+                && let Err(error) = printer.print(event, &mut *out.borrow_mut())
+            {
+                failure.borrow_mut().get_or_insert(error);
+            }
+        },
+        |subscriber| {
+            count = count_cell.get();
+            if is_stats && last.elapsed() >= STATS_INTERVAL {
+                let rate = (count - before) as f64 / last.elapsed().as_secs_f64();
+                let lag = (subscriber.log().seq_published()? + 1).saturating_sub(subscriber.position());
+                eprintln!("{count} events, {rate:.0}/s, at sequence {}, {lag} behind", subscriber.position() - 1);
+                (last, before) = (Instant::now(), count);
+            }
+            out.borrow_mut().flush()?;
+            Ok(failure.borrow().is_none())
+        },
+    );
+    match outcome.map_or_else(Err, |()| failure.into_inner().map_or(Ok(()), |error| Err(error.into()))) {
+        Ok(()) => {}
+        // Whoever read our output has enough.
+        Err(error) if error.downcast_ref::<std::io::Error>().is_some_and(|io| io.kind() == ErrorKind::BrokenPipe) => {
+            return Ok(Outcome::Done);
+        }
+        Err(error) => return Err(error),
+    }
+    if is_stats {
+        let counters = subscriber.counters();
+        let last_sequence = subscriber.position() - 1;
+        let line = json!({
+            "events": count_cell.get(), "last_sequence": last_sequence, "seconds": started.elapsed().as_secs_f64(),
+            "events_live": counters.events_live, "lapped": counters.lapped, "groups_cut": counters.groups_cut,
+        });
+        writeln!(out.borrow_mut(), "{line}")?;
+    }
+    out.borrow_mut().flush()?;
+    Ok(Outcome::Done)
+}
