@@ -26,7 +26,8 @@ impl Row {
 
     /// `self` divided by `base`, for each of `columns` that both have; named after both.
     pub(crate) fn ratio(&self, base: &Self, columns: &[&str]) -> Self {
-        let of = |column: &str| Some((column.to_owned(), self.figures.get(column)? / base.figures.get(column).filter(|base| **base > 0.0)?));
+        let of =
+            |column: &str| Some((column.to_owned(), self.figures.get(column)? / base.figures.get(column).filter(|base| **base > 0.0)?));
         Self::new(format!("{} / {}", self.name, base.name), columns.iter().filter_map(|column| of(column)).collect())
     }
 }
@@ -63,7 +64,8 @@ mod tests {
 
     #[test]
     fn a_ratio_keeps_what_both_have() {
-        let row = |name: &str, values: &[(&str, f64)]| Row::new(name, values.iter().map(|(name, value)| ((*name).into(), *value)).collect());
+        let row =
+            |name: &str, values: &[(&str, f64)]| Row::new(name, values.iter().map(|(name, value)| ((*name).into(), *value)).collect());
         let ratio = row("bus", &[("p50", 30.0), ("p99", 8.0)]).ratio(&row("ring", &[("p50", 20.0)]), &["p50", "p99"]);
         assert_eq!(ratio, row("bus / ring", &[("p50", 1.5)]));
     }

@@ -28,3 +28,8 @@ pub fn progress_bar(length: Option<u64>, unit: &str) -> ProgressBar {
         _ => ProgressBar::hidden(),
     }
 }
+
+/// CRC-32 of a text: a short name for a long digest.
+pub fn crc32(text: &str) -> u32 {
+    crc32fast::hash(text.as_bytes())
+}

@@ -100,6 +100,8 @@ impl StreamWriter {
         let (stream, epoch) = (&writer.stream, writer.epoch);
         // The disk first: where it has no room, no journal is left in memory.
         let spares = SpareAllocator::start(stream, epoch, settings.segment_pages)?;
+        // A journal of this epoch can only be a leftover of files that were put back since; a reader may still map it: it is not emptied.
+        remove_journal(stream, epoch)?;
         let shared = JournalShared::create(stream, epoch, settings.journal_pages)?;
         shared.map.set_seq_durable(writer.tail.last_sequence);
         let control = Arc::new(JournalerControl::default());

@@ -67,6 +67,7 @@ mod reader;
 mod room;
 mod sender;
 mod service;
+mod sweeper;
 
 pub use config::{BORROWED_PAGES_MAX, HISTORY_EXTRA_PAGES, TransportConfig};
 pub use error::TransportError;

@@ -5,6 +5,7 @@ use crate::{
     memory::ReceivePort,
     room::check_memory,
     service::{Remedy, create_node, open_service, persist},
+    sweeper::Sweeper,
 };
 use iceoryx2::{
     port::{DegradationAction, subscriber::SubscriberCreateError},
@@ -39,6 +40,7 @@ impl PageReader {
     pub fn connect(config: &TransportConfig) -> Result<Self, TransportError> {
         config.check()?;
         check_memory(0)?;
+        let _sweeper = Sweeper::start(config)?;
         let node = create_node(config, "tapewire-reader")?;
         let service = open_service(config, &node)?;
         let degraded = Arc::new(AtomicBool::new(false));

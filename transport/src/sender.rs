@@ -6,6 +6,7 @@ use crate::{
     memory::SendPort,
     room::check_memory,
     service::{Remedy, create_node, open_service, persist},
+    sweeper::Sweeper,
 };
 use iceoryx2::{
     port::{DegradationAction, publisher::PublisherCreateError},
@@ -13,7 +14,8 @@ use iceoryx2::{
 };
 use tapewire_schemas::PageHeader;
 
-/// Opens pages and sends them while they are empty. It lives in the thread that made it.
+/// Opens pages and sends them while they are empty. It lives in the thread that made it, and has a thread of its own that looks for what
+/// killed processes left unfinished.
 ///
 /// Its owner calls [`Self::open_page`] whenever a page was ended, [`Self::refresh`] every few milliseconds and [`Self::clean_up`] about
 /// once a second. When it is dropped while a [`TransportPage`] still lives, the page's memory stays mapped, and the stream taken, until
@@ -21,6 +23,8 @@ use tapewire_schemas::PageHeader;
 #[derive(Debug)]
 pub struct PageSender {
     port: SendPort,
+    /// Outlives the port: nothing that the port does may wait for a killed process for ever.
+    _sweeper: Sweeper,
     config: TransportConfig,
     epoch: u32,
 }
@@ -40,6 +44,7 @@ impl PageSender {
             return Err(TransportError::Config { field: "epoch", found: "0".to_owned(), allowed: "1 and above".to_owned() });
         }
         check_memory(0)?;
+        let sweeper = Sweeper::start(config)?;
         // The node frees what dead processes left, so the pool is asked for afterwards.
         let node = create_node(config, "tapewire-sender")?;
         check_memory(config.pool_bytes())?;
@@ -67,7 +72,7 @@ impl PageSender {
         })?;
         let port = SendPort::new(publisher, service, node, config.pages_ahead, pool_pages)?;
         tracing::info!(stream = config.service_name(), epoch, pool_pages, "page sender is ready");
-        Ok(Self { port, config: config.clone(), epoch })
+        Ok(Self { port, _sweeper: sweeper, config: config.clone(), epoch })
     }
 
     /// Opens the page with this index, from 0, each call with the next: readers have it, empty, when the call returns.

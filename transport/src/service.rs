@@ -158,6 +158,8 @@ fn iceoryx_config(config: &TransportConfig) -> Result<Config, TransportError> {
     let mut iceoryx = Config::default();
     let prefix = config.memory_prefix();
     iceoryx.global.prefix = FileName::new(prefix.as_bytes()).map_err(|reason| TransportError::iceoryx("use the prefix", reason))?;
+    // A clean-up may wait for what only a `Sweeper` can end; whoever just leaves has none, and leaves it to the next.
+    iceoryx.global.node.cleanup_dead_nodes_on_destruction = false;
     let directory = config.memory_directory();
     let root =
         Path::new(directory.as_os_str().as_encoded_bytes()).map_err(|reason| TransportError::iceoryx("use the directory", reason))?;

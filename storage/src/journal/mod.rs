@@ -473,3 +473,26 @@ impl JournalProgress {
         self.committed(page_index + 1, RECORDS_OFFSET, 0);
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::Position;
+    use proptest::prelude::*;
+    use tapewire_schemas::PAGE_BYTES;
+
+    proptest! {
+        #[test]
+        fn a_position_survives_its_word(page_index in 0u64..1 << 35, words in 0usize..PAGE_BYTES / 8, record_count in 0u32..1 << 13) {
+            let position = Position { page_index, offset: words * 8, record_count };
+            prop_assert_eq!(Position::unpack(position.pack()), position);
+        }
+    }
+
+    #[test]
+    fn the_fields_of_a_position_do_not_touch() {
+        let largest = Position { page_index: (1 << 35) - 1, offset: PAGE_BYTES, record_count: (1 << 13) - 1 };
+        assert_eq!(Position::unpack(largest.pack()), largest);
+        let only = |page_index, offset, record_count| Position { page_index, offset, record_count }.pack();
+        assert_eq!(only(1, 0, 0) | only(0, 8, 0) | only(0, 0, 1), 1 << 29 | 1 << 13 | 1);
+    }
+}

@@ -289,3 +289,24 @@ fn ranges(a: (usize, usize), b: (usize, usize)) -> impl Iterator<Item = (usize, 
     let first = if touch { (a.0.min(b.0), a.1.max(b.1)) } else { a };
     std::iter::once(first).chain((!touch).then_some(b))
 }
+
+#[cfg(test)]
+mod tests {
+    use super::{ceil, floor, ranges};
+
+    #[test]
+    fn ranges_that_touch_are_one_write() {
+        let check = |a, b, expected: &[(usize, usize)]| assert_eq!(ranges(a, b).collect::<Vec<_>>(), expected, "{a:?} {b:?}");
+        check((0, 8192), (0, 4096), &[(0, 8192)]);
+        check((4096, 8192), (0, 4096), &[(0, 8192)]);
+        check((8192, 12288), (0, 4096), &[(8192, 12288), (0, 4096)]);
+        check((0, 4096), (4096, 8192), &[(0, 8192)]);
+        check((0, 4096), (8192, 12288), &[(0, 4096), (8192, 12288)]);
+        check((4096, 16384), (8192, 12288), &[(4096, 16384)]);
+    }
+
+    #[test]
+    fn blocks_hold_what_was_asked_for() {
+        assert_eq!((floor(4095), floor(4096), ceil(4096), ceil(4097), ceil(0)), (0, 4096, 4096, 8192, 0));
+    }
+}

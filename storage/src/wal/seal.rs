@@ -125,3 +125,128 @@ fn holds(page: &[u8], header: &PageHeader, seal: &Seal) -> bool {
     let is_ended = page[end..end + 8] == PAGE_END_WORD.to_le_bytes();
     hasher.finalize() == seal.crc32 && seal.record_count > 0 && last == seal.last_sequence && (seal.complete == 0 || is_ended)
 }
+
+#[cfg(test)]
+mod tests {
+    use super::{Sealer, Validity, validate};
+    use tapewire_schemas::{
+        Control, ControlCode, Event, PAGE_BYTES, PAGE_END_WORD, PAGE_HEADER_BYTES, PageHeader, Payload, RECORDS_OFFSET, SEAL_BYTES,
+        SEAL_OFFSETS, Stamp,
+    };
+    use zerocopy::IntoBytes;
+
+    const RECORD_BYTES: usize = 64;
+
+    /// A page with three heartbeats, and the sealer that has not seen them.
+    fn page() -> (Vec<u8>, Sealer) {
+        let mut page = vec![0; PAGE_BYTES];
+        let header = PageHeader { first_sequence: 1, ..PageHeader::new(0x0011_2233_4455_6677_8899_aabb_ccdd_eeff, 7, 1, 0) };
+        page[..PAGE_HEADER_BYTES].copy_from_slice(header.as_bytes());
+        for index in 0..3 {
+            let control = Control::new(ControlCode::Heartbeat, 1, 0, 0);
+            let event = Event { stamp: Stamp { ts_recv: 5, ..Stamp::default() }, payload: Payload::Control(control) };
+            let bytes = event.records().next().unwrap().to_bytes(1 + index as u64);
+            page[RECORDS_OFFSET + index * RECORD_BYTES..][..RECORD_BYTES].copy_from_slice(&bytes);
+        }
+        let sealer = Sealer::new(&page);
+        (page, sealer)
+    }
+
+    /// Seals one record more.
+    fn seal_next(page: &mut [u8], sealer: &mut Sealer, complete: bool) {
+        let from = sealer.hashed_end();
+        sealer.update(&page[from..from + RECORD_BYTES]);
+        let count = ((from + RECORD_BYTES - RECORDS_OFFSET) / RECORD_BYTES) as u32;
+        let (seal, slot) = sealer.seal(count, u64::from(count), u64::from(count) - 1, complete);
+        page[SEAL_OFFSETS[slot]..][..SEAL_BYTES].copy_from_slice(seal.as_bytes());
+        if complete {
+            page[from + RECORD_BYTES..][..8].copy_from_slice(&PAGE_END_WORD.to_le_bytes());
+        }
+    }
+
+    /// Last sequence that the page vouches for.
+    fn last(page: &[u8]) -> Result<u64, &'static str> {
+        match validate(page) {
+            Validity::Valid(page) => Ok(page.seal.last_sequence),
+            Validity::Unsealed => Err("unsealed"),
+            Validity::Damaged(_) => Err("damaged"),
+        }
+    }
+
+    #[test]
+    fn seals_alternate_and_the_newest_that_holds_counts() {
+        let (mut page, mut sealer) = page();
+        assert_eq!(last(&page), Err("unsealed"));
+        for number in 1..=3 {
+            seal_next(&mut page, &mut sealer, number == 3);
+            assert_eq!(last(&page), Ok(number));
+        }
+        let slots = SEAL_OFFSETS.map(|offset| page[offset + 4]);
+        assert_eq!(slots, [3, 2], "odd seals lie in the first slot, even ones in the second");
+        page[SEAL_OFFSETS[0]] ^= 1;
+        assert_eq!(last(&page), Ok(2));
+        page[SEAL_OFFSETS[1]] ^= 1;
+        assert_eq!(last(&page), Err("damaged"));
+    }
+
+    #[test]
+    fn a_torn_first_group_is_no_damage() {
+        let (mut page, mut sealer) = page();
+        seal_next(&mut page, &mut sealer, false);
+        page[RECORDS_OFFSET + 40] ^= 1;
+        assert_eq!(last(&page), Err("unsealed"));
+    }
+
+    /// The second seal lies in another block: it says that the first block, whatever it holds now, was durable.
+    #[test]
+    fn a_lost_header_under_a_second_seal_is_damage() {
+        let (mut page, mut sealer) = page();
+        seal_next(&mut page, &mut sealer, false);
+        seal_next(&mut page, &mut sealer, false);
+        page[..512].fill(0);
+        assert_eq!(last(&page), Err("damaged"));
+    }
+
+    /// The end marker is not in the checksum, and a reader stops there.
+    #[test]
+    fn a_complete_seal_needs_its_end_marker() {
+        let (mut page, mut sealer) = page();
+        seal_next(&mut page, &mut sealer, false);
+        seal_next(&mut page, &mut sealer, true);
+        page[RECORDS_OFFSET + 2 * RECORD_BYTES] ^= 1;
+        assert_eq!(last(&page), Ok(1));
+    }
+
+    #[test]
+    fn a_seal_of_another_place_does_not_hold() {
+        let (mut page, mut sealer) = page();
+        seal_next(&mut page, &mut sealer, false);
+        for offset in [8, 12, 16, 24, 48] {
+            let mut moved = page.clone();
+            moved[offset] ^= 2;
+            assert_eq!(last(&moved), Err("unsealed"), "header byte {offset}");
+        }
+        let seal = page[SEAL_OFFSETS[0]..][..SEAL_BYTES].to_vec();
+        page[SEAL_OFFSETS[1]..][..SEAL_BYTES].copy_from_slice(&seal);
+        page[SEAL_OFFSETS[0]..][..SEAL_BYTES].fill(0);
+        assert_eq!(last(&page), Err("unsealed"), "in the other slot");
+    }
+
+    /// Bytes of format 1, checked with another implementation of CRC-32: a change of any of them is a new version.
+    #[test]
+    fn the_bytes_of_version_1_are_golden() {
+        let (mut page, mut sealer) = page();
+        seal_next(&mut page, &mut sealer, true);
+        let hex = |bytes: &[u8]| bytes.iter().map(|byte| format!("{byte:02x}")).collect::<String>();
+        assert_eq!(hex(&page[..PAGE_HEADER_BYTES]), GOLDEN_HEADER);
+        assert_eq!(hex(&page[SEAL_OFFSETS[0]..][..SEAL_BYTES]), GOLDEN_SEAL);
+        assert_eq!(hex(&page[RECORDS_OFFSET..][..RECORD_BYTES + 8]), GOLDEN_RECORD);
+        assert_eq!(last(&page), Ok(1));
+    }
+
+    const GOLDEN_HEADER: &str =
+        "545750470100000007000000010000000000000000000000010000000000000000000000000000000000040000000000ffeeddccbbaa99887766554433221100";
+    const GOLDEN_SEAL: &str =
+        "b0481a56010000004000000001000000010000000000000000000000000000000100000000000000000000000000000000000000000000000000000000000000";
+    const GOLDEN_RECORD: &str = "40000000090300000000000001000000000000000000000005000000000000000300000001000000000000000000000000000000000000000000000000000000ffffffffffffffff";
+}

@@ -89,3 +89,24 @@ impl Segment {
         self.sync()
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::{segment_name, segment_sequence};
+
+    #[test]
+    fn a_name_says_its_sequence() {
+        for sequence in [1, 42, u64::MAX] {
+            assert_eq!(segment_sequence(&segment_name(sequence)), Some(sequence));
+        }
+    }
+
+    #[test]
+    fn other_names_are_no_segments() {
+        let names = ["wal_1.log", "wal_00000000000000000000.log", "wal_+0000000000000000001.log", "wal_99999999999999999999.log"];
+        let others = ["wal_0000000000000000000x.log", "wal_00000000000000000001.tmp", "spare_1_0.tmp", "", "wal_.log", "epoch"];
+        for name in names.into_iter().chain(others) {
+            assert_eq!(segment_sequence(name), None, "{name}");
+        }
+    }
+}
