@@ -10,12 +10,15 @@ use tapewire_publisher::{Durability, Publisher, PublisherSettings};
 use tapewire_stdx::{clock::ticks_per_ns, wait::Wait};
 use tapewire_storage::{Bus, WalSettings};
 use tapewire_subscribers::{End, Start, Subscriber, SubscriberSettings, Tier};
+use tapewire_transport::TransportConfig;
 
 /// The stream of the parent.
 pub(crate) const PING: &str = "ping";
 /// The stream of the peer.
 pub(crate) const PONG: &str = "pong";
 
+/// Where shared memory has names.
+pub(crate) const MEMORY_DIRECTORY: &str = "/dev/shm";
 /// Longest wait for the other process to attach.
 const ATTACH_MAX: Duration = Duration::from_secs(10);
 
@@ -113,10 +116,17 @@ impl BusHome {
 }
 
 impl Drop for BusHome {
+    /// Nobody is attached any more. What shared memory keeps of a bus for its next writer goes with the bus.
     fn drop(&mut self) {
-        // Nobody is attached any more; what is not there need not be removed.
         if let Err(error) = std::fs::remove_dir_all(self.bus.memory_directory()) {
             debug_assert_eq!(error.kind(), std::io::ErrorKind::NotFound);
+        }
+        let prefix = TransportConfig::new(self.bus.id(), PING, 0).memory_prefix();
+        for entry in std::fs::read_dir(MEMORY_DIRECTORY).into_iter().flatten().flatten() {
+            if entry.file_name().to_string_lossy().starts_with(&prefix) {
+                let removed = std::fs::remove_file(entry.path());
+                debug_assert!(removed.is_ok());
+            }
         }
     }
 }

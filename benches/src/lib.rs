@@ -16,6 +16,8 @@
 //! * Every event that a sink gets is checked: sequence and content.
 //! * No file stays behind, in shared memory or on disk.
 
+#![allow(clippy::print_stdout, clippy::print_stderr, reason = "the binaries' tables go to stdout, their progress to stderr")]
+
 mod bus;
 mod disk_rate;
 mod figures;
@@ -37,4 +39,4 @@ pub use figures::{Figures, Row};
 pub use options::{Options, Profile};
 pub use peer::{SILENCE_MAX, Task, serve};
 pub use report::Report;
-pub use section::{SPEED_RATIO_MAX, Section};
+pub use section::{SPEED_RATIO_MAX, Section, SectionRound};

@@ -10,7 +10,7 @@
 //! content; best for latency. *By head*: one store of the head commits a batch; best for throughput in batches, and the textbook's ring
 //! when the batch is one.
 
-use crate::mapping::Mapping;
+use crate::{bus::MEMORY_DIRECTORY, mapping::Mapping};
 use std::{
     path::{Path, PathBuf},
     sync::atomic::{AtomicU64, Ordering},
@@ -35,7 +35,7 @@ pub(crate) struct RingHome {
 
 impl RingHome {
     pub(crate) fn new() -> anyhow::Result<Self> {
-        let directory = tempfile::Builder::new().prefix("tapewire-bench-").tempdir_in("/dev/shm")?;
+        let directory = tempfile::Builder::new().prefix("tapewire-bench-").tempdir_in(MEMORY_DIRECTORY)?;
         Ok(Self { directory })
     }
 

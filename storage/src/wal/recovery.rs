@@ -200,6 +200,13 @@ fn find_last_page(stream: &Stream, mut durable: u64, buffer: &mut JournalCopy) -
 }
 
 fn last_page_of(stream: &Stream, segment: OpenSegment, first_sequence: u64, buffer: &mut JournalCopy) -> Result<Option<LastPage>> {
+    if segment.page_count == 0 {
+        return Err(StorageError::corrupt(
+            &segment.path,
+            0,
+            "the file is empty, and a segment has room for its pages before it has its name",
+        ));
+    }
     let mut found: Option<(u64, ValidPage)> = None;
     let mut torn_pages = 0;
     let mut page_number = 0;

@@ -1,0 +1,90 @@
+//! Both binaries, with few events: they run, nothing is lost, and the results are all there.
+
+use serde_json::Value;
+use std::process::Command;
+
+/// Runs a binary for one round and gives back its only line of JSON.
+fn run(program: &str, arguments: &[&str]) -> Value {
+    let directory = tempfile::tempdir_in(env!("CARGO_TARGET_TMPDIR")).unwrap();
+    let (json, markdown) = (directory.path().join("raw.json"), directory.path().join("table.md"));
+    let mut command = Command::new(program);
+    command.args(["--rounds", "1", "--date", "2026-01-02", "--wal-dir"]).arg(directory.path());
+    let output = command.arg("--json").arg(&json).arg("--markdown").arg(&markdown).args(arguments).output().unwrap();
+    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+    let table = std::fs::read_to_string(markdown).unwrap();
+    assert!(String::from_utf8_lossy(&output.stdout).contains(&table) && table.contains("| variant |"), "{table}");
+    let left: Vec<_> = std::fs::read_dir(directory.path()).unwrap().map(|entry| entry.unwrap().file_name()).collect();
+    assert_eq!(left.len(), 2, "files stayed behind: {left:?}");
+    let text = std::fs::read_to_string(json).unwrap();
+    assert_eq!(text.lines().count(), 1);
+    let report: Value = serde_json::from_str(&text).unwrap();
+    assert_eq!(report["date"], "2026-01-02");
+    assert!(report["machine"]["kernel"].is_string() && report["machine"]["core_count"].is_u64(), "{report}");
+    report
+}
+
+/// Every row of the only round of a section.
+fn rows<'a>(report: &'a Value, section_name: &str) -> Vec<&'a Value> {
+    let sections = report["sections"].as_array().unwrap();
+    let section = sections.iter().find(|section| section["name"] == section_name).unwrap_or_else(|| panic!("no section {section_name:?}"));
+    let round = &section["rounds"][0];
+    assert!(round["probes_ns"].as_array().unwrap().len() >= 2 && round["dropped"].is_boolean(), "{round}");
+    round["rows"].as_array().unwrap().iter().collect()
+}
+
+fn row<'a>(rows: &[&'a Value], name: &str) -> &'a Value {
+    &rows.iter().find(|row| row["name"] == name).unwrap_or_else(|| panic!("no row {name:?}"))["figures"]
+}
+
+#[test]
+fn latency_measures_every_variant() {
+    let report = run(env!("CARGO_BIN_EXE_latency"), &["--events", "2000", "--rate-seconds", "0.02"]);
+    let trips = rows(&report, "round trip of a trade");
+    for name in ["ring", "bus, WAL off", "bus, WAL on"] {
+        let figures = row(&trips, name);
+        assert_eq!(figures["count"], 2000.0);
+        for quantile in ["p50", "p90", "p99", "p99.9", "p99.99", "max"] {
+            assert!(figures[quantile].as_f64().unwrap() > 0.0, "{name} {quantile}");
+        }
+    }
+    assert!(row(&trips, "bus, WAL on / ring")["p99"].is_number());
+    for section in ["100 k events/s", "1000 k events/s", "5000 k events/s"] {
+        let paced = rows(&report, section);
+        for name in ["ring", "bus, WAL off", "bus, WAL on"] {
+            assert!(row(&paced, &format!("publish call: {name}"))["p50"].is_number());
+            let one_way = row(&paced, &format!("one way: {name}"));
+            assert_eq!(one_way["events"], one_way["delivered"], "{section} {name}");
+        }
+    }
+    assert_eq!(rows(&report, "jitter floor").len(), 2);
+}
+
+#[test]
+fn throughput_loses_nothing() {
+    // Fewer events than the pages that a subscriber may lag behind: a busy machine laps nobody.
+    let report = run(env!("CARGO_BIN_EXE_throughput"), &["--events", "20000"]);
+    let rows = rows(&report, "trades, one publisher to one subscriber");
+    for name in
+        ["ring, slots one by one", "ring, head one by one", "ring, batches of 32", "ring, batches of 128", "bus, WAL off", "bus, WAL on"]
+    {
+        let figures = row(&rows, name);
+        assert_eq!(figures["events"], figures["delivered"], "{name}");
+        assert!(figures["publisher M/s"].as_f64().unwrap() > 0.0 && figures["subscriber M/s"].as_f64().unwrap() > 0.0, "{name}");
+    }
+    for field in ["durable M/s", "durable MB/s", "disk %", "lapped", "live %", "per poll", "stalls"] {
+        assert!(row(&rows, "bus, WAL on")[field].is_number(), "{field}");
+    }
+}
+
+#[test]
+fn one_variant_runs_alone() {
+    for variant in ["ring", "wal-off", "wal-on"] {
+        let output = Command::new(env!("CARGO_BIN_EXE_throughput"))
+            .args(["--profile", variant, "--events", "5000", "--wal-dir", env!("CARGO_TARGET_TMPDIR")])
+            .output()
+            .unwrap();
+        assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+        let row: Value = serde_json::from_slice(&output.stdout).unwrap();
+        assert_eq!(row["figures"]["delivered"], row["figures"]["events"]);
+    }
+}
