@@ -17,7 +17,7 @@ use std::{
 };
 use tapewire_stdx::wait::Wait;
 use tapewire_storage::{JournalOpener, JournalPage};
-use tapewire_transport::{PageSender, TransportConfig, TransportPage};
+use tapewire_transport::{PageSender, TransportConfig, TransportError, TransportPage};
 
 /// Hints of the journal are at most this old.
 const HINT_INTERVAL: Duration = Duration::from_millis(1);
@@ -184,7 +184,11 @@ impl Worker {
                 journal.refresh();
             }
             if is_due(&mut refresh, now, REFRESH_INTERVAL) {
-                self.sender.refresh()?;
+                match self.sender.refresh() {
+                    // One reader's trouble is not the stream's: it is tried again at the next refresh.
+                    Err(error @ TransportError::Unreachable { .. }) => tracing::warn!(%error, "a subscriber cannot be connected"),
+                    other => other?,
+                }
                 // SYNC: a number for display; orders nothing.
                 self.shared.subscriber_count.store(self.sender.subscriber_count() as u64, Ordering::Relaxed);
             }

@@ -15,6 +15,9 @@ use tapewire_stdx::{
 };
 use tapewire_storage::{JournalProgress, WalStatus};
 
+/// Records up to this long are made twice from registers: reading back what was just stored would wait for the store.
+const TWICE_BYTES_MAX: usize = 64;
+
 /// Numbers that a caller may show.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct SequencerCounters {
@@ -128,7 +131,11 @@ impl Sequencer {
                 let journal = journal.writer_mut();
                 journal.write(offset, draft, self.next_sequence);
                 journal.commit(offset, word);
-                shared.copy_record(offset, length_bytes, journal);
+                if length_bytes <= TWICE_BYTES_MAX {
+                    shared.write(offset, draft, self.next_sequence);
+                } else {
+                    shared.copy_record(offset, length_bytes, journal);
+                }
             }
             None => shared.write(offset, draft, self.next_sequence),
         }

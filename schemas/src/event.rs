@@ -172,12 +172,26 @@ impl RecordDraft<'_> {
     ///
     /// # Panics
     /// When `into` has another length.
-    #[inline]
+    #[inline(always)]
     pub fn encode_after_word(&self, sequence: u64, into: &mut [u8]) {
         assert!(into.len() == self.length_bytes() - 8);
-        let (header, body) = into.split_at_mut(RECORD_HEADER_BYTES - 8);
         let identity = u64::from(self.stamp.instrument_id) | (sequence & 0xffff_ffff) << 32;
-        header.copy_from_slice([identity, self.stamp.ts_event, self.stamp.ts_recv].as_bytes());
+        let header = [identity, self.stamp.ts_event, self.stamp.ts_recv];
+        if let Payload::Trade(trade, _) = &self.payload {
+            // The commonest record goes from registers to memory, once per page.
+            let [identity, ts_event, ts_recv] = header;
+            let venue_seq = trade.venue_seq;
+            let words = [identity, ts_event, ts_recv, trade.price as u64, trade.quantity as u64, trade.trade_id, venue_seq];
+            into.copy_from_slice(words.as_bytes());
+        } else {
+            self.encode_other(&header, into);
+        }
+    }
+
+    #[inline(never)]
+    fn encode_other(&self, header: &[u64; 3], into: &mut [u8]) {
+        let (head, body) = into.split_at_mut(RECORD_HEADER_BYTES - 8);
+        head.copy_from_slice(header.as_bytes());
         match &self.payload {
             Payload::Trade(trade, _) => body.copy_from_slice(trade.as_bytes()),
             Payload::Quote(quote) => body.copy_from_slice(quote.as_bytes()),

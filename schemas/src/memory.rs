@@ -79,7 +79,7 @@ impl PageWriter {
     ///
     /// # Panics
     /// When the record does not fit between `offset` and the end marker's room.
-    #[inline]
+    #[inline(always)]
     pub fn write(&mut self, offset: usize, draft: &RecordDraft<'_>, sequence: u64) {
         draft.encode_after_word(sequence, self.record_mut(offset, draft.length_bytes()));
     }

@@ -8,7 +8,10 @@ use std::{
     io,
     os::unix::fs::{FileExt, OpenOptionsExt},
     path::Path,
-    sync::Arc,
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering},
+    },
 };
 
 /// How a file is opened.
@@ -91,7 +94,7 @@ impl Disk for RealDisk {
                 options.write(true).custom_flags(OFlags::DIRECT.bits() as i32);
             }
         }
-        Ok(Box::new(RealFile(options.open(path)?)))
+        Ok(Box::new(RealFile { file: options.open(path)?, is_locked: AtomicBool::new(false) }))
     }
 
     fn create_dir_all(&self, path: &Path) -> io::Result<()> {
@@ -124,36 +127,55 @@ impl Disk for RealDisk {
 }
 
 #[derive(Debug)]
-struct RealFile(File);
+struct RealFile {
+    file: File,
+    is_locked: AtomicBool,
+}
+
+impl Drop for RealFile {
+    /// A process that another thread is just starting has a copy of the file until it runs its program, and with it the lock: closing
+    /// is not enough to give it back.
+    fn drop(&mut self) {
+        if *self.is_locked.get_mut()
+            && let Err(error) = rustix::fs::flock(&self.file, FlockOperation::Unlock)
+        {
+            tracing::warn!(%error, "a file lock was not given back");
+        }
+    }
+}
 
 impl DiskFile for RealFile {
     fn length(&self) -> io::Result<u64> {
-        Ok(self.0.metadata()?.len())
+        Ok(self.file.metadata()?.len())
     }
 
     fn read_exact_at(&self, into: &mut [u8], offset: u64) -> io::Result<()> {
-        self.0.read_exact_at(into, offset)
+        self.file.read_exact_at(into, offset)
     }
 
     fn write_all_at(&self, from: &[u8], offset: u64) -> io::Result<()> {
-        self.0.write_all_at(from, offset)
+        self.file.write_all_at(from, offset)
     }
 
     fn allocate(&self, length: u64) -> io::Result<()> {
-        Ok(rustix::fs::fallocate(&self.0, FallocateFlags::empty(), 0, length)?)
+        Ok(rustix::fs::fallocate(&self.file, FallocateFlags::empty(), 0, length)?)
     }
 
     fn set_len(&self, length: u64) -> io::Result<()> {
-        self.0.set_len(length)
+        self.file.set_len(length)
     }
 
     fn sync_data(&self) -> io::Result<()> {
-        self.0.sync_data()
+        self.file.sync_data()
     }
 
     fn try_lock(&self) -> io::Result<bool> {
-        match rustix::fs::flock(&self.0, FlockOperation::NonBlockingLockExclusive) {
-            Ok(()) => Ok(true),
+        match rustix::fs::flock(&self.file, FlockOperation::NonBlockingLockExclusive) {
+            Ok(()) => {
+                // SYNC: read by `drop` alone, which has the file to itself.
+                self.is_locked.store(true, Ordering::Relaxed);
+                Ok(true)
+            }
             Err(rustix::io::Errno::WOULDBLOCK) => Ok(false),
             Err(other) => Err(other.into()),
         }
@@ -162,6 +184,6 @@ impl DiskFile for RealFile {
     fn map(&self, length: usize, writable: bool) -> io::Result<MmapRaw> {
         let mut options = MmapOptions::new();
         options.len(length);
-        if writable { options.map_raw(&self.0) } else { options.map_raw_read_only(&self.0) }
+        if writable { options.map_raw(&self.file) } else { options.map_raw_read_only(&self.file) }
     }
 }

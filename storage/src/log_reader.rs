@@ -156,13 +156,18 @@ impl LogReader {
         }
         let at = segments.partition_point(|first| *first <= sequence) - 1;
         let is_last = at + 1 == segments.len();
-        let is_complete = !is_last || self.epoch.is_some_and(|state| state.closed_at.is_some());
         let first_sequence = segments[at];
+        // A segment that begins behind the end of the epoch is a newer writer's, of whom this reader has not heard yet.
+        let closed_at = self.epoch.and_then(|state| state.closed_at);
+        let is_complete = !is_last || closed_at.is_some_and(|closed_at| first_sequence <= closed_at);
         let is_stale = std::mem::take(&mut self.is_stale);
         let is_same = |s: &OpenSegment| s.first_sequence == first_sequence && s.is_mapped() == is_complete;
         let reused = !is_stale && self.segment.as_ref().is_some_and(is_same);
-        if reused && self.look_in_segment(sequence)? == Found::Page {
-            return Ok(Found::Page);
+        if reused {
+            let found = self.look_in_segment(sequence)?;
+            if found == Found::Page || is_last {
+                return Ok(found);
+            }
         }
         self.segment = OpenSegment::open(&self.stream, first_sequence, is_complete)?;
         match self.look_in_segment(sequence)? {

@@ -42,11 +42,14 @@ pub fn verify_stream(stream: &Stream, mut progress: impl FnMut(u64, u64)) -> Res
     for (index, segment) in segments.into_iter().enumerate() {
         report.segments += 1;
         let is_last = index + 1 == count;
+        if segment.page_count == 0 {
+            return Err(StorageError::corrupt(&segment.path, 0, "the file is empty, and a segment has a page at least"));
+        }
         for page_number in 0..segment.page_count {
             let offset = page_number * PAGE_BYTES as u64;
             end = (segment.path.clone(), offset);
-            segment.file.read_exact_at(buffer.bytes_mut(), offset).map_err(StorageError::io("read", &segment.path))?;
-            let page = match validate(buffer.bytes()) {
+            let Some(validity) = read_page(&segment, page_number, if is_last { LOOKS_MAX } else { 1 }, &mut buffer)? else { break };
+            let page = match validity {
                 Validity::Valid(page) => page,
                 // The rest of the newest segment is allocated ahead, or a group that was never durable.
                 Validity::Unsealed if is_last => {
@@ -110,12 +113,33 @@ fn open_segments(stream: &Stream) -> Result<(Vec<SegmentFile>, u64)> {
     Ok((segments, total_bytes))
 }
 
+/// Reads a page of the newest segment that often: a writer may be writing it, and then some look sees it whole.
+const LOOKS_MAX: u32 = 8;
+/// Pages behind the end that are asked: more than a torn group has.
+const WITNESS_PAGES_MAX: usize = 128;
+
+/// Reads and checks a page, in that many looks at most; `None` where the writer has cut the segment before it.
+fn read_page(segment: &SegmentFile, page_number: u64, looks: u32, buffer: &mut JournalCopy) -> Result<Option<Validity>> {
+    let mut validity = Validity::Unsealed;
+    for _ in 0..looks {
+        match segment.file.read_exact_at(buffer.bytes_mut(), page_number * PAGE_BYTES as u64) {
+            Err(error) if error.kind() == std::io::ErrorKind::UnexpectedEof => return Ok(None),
+            other => other.map_err(StorageError::io("read", &segment.path))?,
+        }
+        validity = validate(buffer.bytes());
+        if matches!(validity, Validity::Valid(_)) {
+            break;
+        }
+    }
+    Ok(Some(validity))
+}
+
 /// A page without a seal that holds: whether a later one says that it was durable.
 fn check_rest(segment: &SegmentFile, page_number: u64, last_sequence: u64, buffer: &mut JournalCopy) -> Result<()> {
     let offset = |page_number| page_number * PAGE_BYTES as u64;
-    for later in page_number + 1..segment.page_count {
-        segment.file.read_exact_at(buffer.bytes_mut(), offset(later)).map_err(StorageError::io("read", &segment.path))?;
-        if let Validity::Valid(page) = validate(buffer.bytes())
+    for later in (page_number + 1..segment.page_count).take(WITNESS_PAGES_MAX) {
+        let Some(validity) = read_page(segment, later, 1, buffer)? else { break };
+        if let Validity::Valid(page) = validity
             && page.seal.durable_sequence > last_sequence
         {
             let reason = format!("records {} to {} were durable and are gone", last_sequence + 1, page.seal.durable_sequence);

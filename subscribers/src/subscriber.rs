@@ -13,7 +13,7 @@ use std::time::{Duration, Instant};
 use tapewire_schemas::{Body, ControlCode, EventRef, Kind, PageView, RECORDS_OFFSET};
 use tapewire_stdx::wait::Wait;
 use tapewire_storage::{Bus, Found, LogReader, Refresh, Stream};
-use tapewire_transport::{PageReader, TransportConfig};
+use tapewire_transport::{PageReader, TransportConfig, TransportError};
 
 /// Where events are taken from, and when.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -143,6 +143,7 @@ pub struct Subscriber {
     filter: Filter,
     end: End,
     live: Option<PageReader>,
+    transport: TransportConfig,
     log: LogReader,
     cursor: EventCursor,
     source: Source,
@@ -165,14 +166,15 @@ impl Subscriber {
     pub fn open(bus: &Bus, settings: &SubscriberSettings) -> Result<Self, SubscribeError> {
         let stream = bus.stream(&settings.stream_name);
         let mut log = LogReader::open(&stream)?;
+        let transport = TransportConfig {
+            pages_ahead: settings.pages_ahead,
+            subscribers_max: settings.subscribers_max,
+            lag_pages_max: settings.lag_pages_max,
+            ..TransportConfig::new(bus.id(), stream.name(), stream.id())
+        };
         let live = match settings.tier {
             Tier::Historical => None,
-            Tier::Realtime(_) | Tier::Delayed(_) => Some(PageReader::connect(&TransportConfig {
-                pages_ahead: settings.pages_ahead,
-                subscribers_max: settings.subscribers_max,
-                lag_pages_max: settings.lag_pages_max,
-                ..TransportConfig::new(bus.id(), stream.name(), stream.id())
-            })?),
+            Tier::Realtime(_) | Tier::Delayed(_) => Some(PageReader::connect(&transport)?),
         };
         let head = log.head()?;
         let sequence = match settings.start {
@@ -187,6 +189,7 @@ impl Subscriber {
             filter: settings.filter.clone(),
             end,
             live,
+            transport,
             log,
             cursor: EventCursor::new(sequence),
             source: Source::Nowhere,
@@ -246,23 +249,33 @@ impl Subscriber {
             if self.is_at_end() {
                 return Ok(Polled::Ended);
             }
-            match self.read_page(&mut left, &mut deliver)? {
-                PageRead::Limit => return Ok(Polled::More),
-                PageRead::Ended => {}
-                PageRead::Moved => {}
-                PageRead::Open => {
-                    if !self.more_in_page()? {
-                        return Ok(self.idle());
-                    }
-                }
-                PageRead::End => {
-                    if !self.turn()? {
-                        return Ok(self.idle());
-                    }
-                }
+            let read = self.read_page(&mut left, &mut deliver);
+            let goes_on = match read {
+                Ok(PageRead::Limit) => return Ok(Polled::More),
+                Ok(PageRead::Ended | PageRead::Moved) => Ok(true),
+                Ok(PageRead::Open) => self.more_in_page(),
+                Ok(PageRead::End) => self.turn(),
+                Err(error) => Err(error),
+            };
+            match goes_on {
+                Ok(true) => {}
+                Ok(false) => return Ok(self.idle()),
+                Err(SubscribeError::Transport(TransportError::Disconnected { .. })) => self.reconnect()?,
+                Err(error) => return Err(error),
             }
         }
         Ok(Polled::More)
+    }
+
+    /// Shared memory has dropped us: attaches again; what was missed meanwhile comes from the log.
+    #[cold]
+    fn reconnect(&mut self) -> Result<(), SubscribeError> {
+        tracing::warn!(stream = self.stream.name(), position = self.cursor.sequence, "disconnected from shared memory: connecting again");
+        // The old connection goes first: it holds a subscriber's place.
+        self.live = None;
+        self.live = Some(PageReader::connect(&self.transport)?);
+        self.source = Source::Nowhere;
+        Ok(())
     }
 
     /// Reads on in the current page.

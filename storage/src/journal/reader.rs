@@ -200,7 +200,7 @@ impl JournalReader {
     pub(crate) fn find(&self, sequence: u64) -> Option<u64> {
         let newest = self.newest_page()?;
         let (mut low, mut high) = ((newest + 1).saturating_sub(self.map.page_count()), newest);
-        // Recycled pages are the oldest ones: they count as beginning too late, and the answer is checked at the end.
+        // Recycled pages are the oldest ones: they count as beginning early enough, and the answer is checked at the end.
         let begins_by = |page_index| self.first_sequence(page_index).is_none_or(|first| first <= sequence);
         while low < high {
             let middle = (low + high).div_ceil(2);

@@ -168,9 +168,9 @@ fn is_damage(error: &StorageError) -> bool {
 
 /// The newest seal of the last page that has one.
 fn newest_seal(segment: &[u8]) -> Seal {
-    let seals =
+    let mut seals =
         segment.chunks_exact(PAGE_BYTES).filter_map(|page| (0..2).filter_map(|slot| Seal::read(page, slot)).max_by_key(|s| s.number));
-    seals.last().unwrap()
+    seals.next_back().unwrap()
 }
 
 #[test]
@@ -332,6 +332,9 @@ fn a_segment_without_a_seal_says_what_was_durable_before_it() {
     assert!(machine.examine(&image, "an empty segment behind nothing").is_err());
 }
 
+/// What happens to a file.
+type Damage<'a> = &'a dyn Fn(&mut Vec<u8>);
+
 /// A stream of several segments, closed in good order.
 fn closed_stream() -> (TestBus, Image, u64) {
     let test = TestBus::in_memory();
@@ -352,7 +355,7 @@ fn damage_in_an_earlier_segment_is_an_error_of_readers_and_verify() {
         let pages = image[*name].len() / PAGE_BYTES;
         for page in 0..pages {
             let at = page * PAGE_BYTES;
-            let damages: [(&str, &dyn Fn(&mut Vec<u8>)); 6] = [
+            let damages: [(&str, Damage<'_>); 6] = [
                 ("magic", &|bytes| bytes[at] ^= 1),
                 ("sequence up", &|bytes| bytes[at + 30] ^= 1),
                 ("sequence gone", &|bytes| bytes[at + 24..at + 32].fill(0)),

@@ -109,6 +109,27 @@ fn a_reader_keeps_its_page_while_it_asks_for_positions() {
     writer.close().unwrap();
 }
 
+/// What it knows of the stream is the end of the epoch before: the newest segment is being written all the same.
+#[test]
+fn a_reader_that_has_not_heard_of_the_new_writer_reads_its_segment() {
+    let test = TestBus::new();
+    let writer = StreamWriter::open(&test.bus, STREAM, &settings()).unwrap();
+    let mut sequencer = TestSequencer::new(&writer);
+    sequencer.append_pages(2);
+    let last = sequencer.close(writer);
+    let mut reader = RecordReader::open(&test.bus, 1).unwrap();
+    let mut expected = Expected::new(&[1]);
+    assert_eq!(reader.drain(&mut expected).unwrap(), last);
+    let writer = StreamWriter::open(&test.bus, STREAM, &settings()).unwrap();
+    let mut sequencer = TestSequencer::new(&writer);
+    for _ in 0..10 {
+        sequencer.append().unwrap();
+        sequencer.wait_durable();
+        assert_eq!(reader.drain(&mut expected).unwrap(), sequencer.last_sequence());
+    }
+    sequencer.close(writer);
+}
+
 #[test]
 fn a_page_that_was_not_ended_is_closed_with_the_stream() {
     let test = TestBus::new();
@@ -193,6 +214,32 @@ fn readers_follow_through_journal_and_files_and_epochs() {
             last = sequencer.close(writer);
         }
         target.store(last, Ordering::Release);
+    });
+}
+
+#[test]
+fn a_stream_verifies_while_it_is_written_and_closed() {
+    let test = TestBus::new();
+    let (started, ended) = (AtomicBool::new(false), AtomicBool::new(false));
+    std::thread::scope(|scope| {
+        scope.spawn(|| {
+            wait_until("the writer", || started.load(Ordering::Acquire));
+            let mut last = 0;
+            while !ended.load(Ordering::Acquire) {
+                let report = verify_stream(&test.bus.stream(STREAM), |_, _| {}).unwrap();
+                assert!(report.last_sequence >= last);
+                last = report.last_sequence;
+            }
+        });
+        for pages in [20, 1, 2, 12, 3] {
+            let settings = WalSettings { flush_interval_us: 0, ..settings() };
+            let writer = StreamWriter::open(&test.bus, STREAM, &settings).unwrap();
+            started.store(true, Ordering::Release);
+            let mut sequencer = TestSequencer::new(&writer);
+            sequencer.append_pages(pages);
+            sequencer.close(writer);
+        }
+        ended.store(true, Ordering::Release);
     });
 }
 

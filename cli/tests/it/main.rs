@@ -1,0 +1,19 @@
+//! The `tapewire` command from outside: real processes, real files, real deaths.
+
+#![allow(
+    clippy::unwrap_used,
+    clippy::print_stdout,
+    clippy::print_stderr,
+    reason = "a test that cannot go on stops where it stands, and says what it left out"
+)]
+
+mod bus;
+mod captures;
+mod damage;
+mod fail_points;
+mod input;
+mod kill;
+mod outputs;
+mod process;
+mod space;
+mod tape;
