@@ -10,6 +10,9 @@
 //! * Committed bytes are never written again while anybody can hold the page: the writer only moves forward, and memory is reused only
 //!   after the transport's reference count (or the journal's generation) says that nobody reads it.
 //! * The writer's own `&mut [u8]` covers only bytes behind the last commit word and excludes the word that readers poll.
+//! * The word behind a committed record was zero before that record was committed, and is not touched again until its own record is: so a
+//!   reader never takes what an earlier page left in reused memory for a commit word. The writer clears memory a little ahead of itself,
+//!   after a commit, when nobody waits for it; nobody looks there yet.
 //! * Words that both sides touch (commit words, first sequence, first time) are accessed as atomics only.
 //!
 //! A hostile process with the right to map the memory for writing could still change it under a reader; such a process runs as the same
@@ -30,10 +33,15 @@ use zerocopy::IntoBytes;
 /// Alignment that page memory needs: a cache line.
 pub const PAGE_ALIGNMENT: usize = 64;
 
+/// The writer keeps so many bytes clear behind its position, and clears as many at a time.
+const CLEAR_AHEAD_BYTES: usize = 512;
+
 /// The right to append to one page. Offsets are bytes from the start of the page.
 #[derive(Debug)]
 pub struct PageWriter {
     base: NonNull<u8>,
+    /// From the position to here, every word is zero.
+    clear_end: usize,
 }
 
 // SAFETY: the contract of `from_raw` makes this value the page's only writer, and moving it moves that right.
@@ -43,12 +51,13 @@ impl PageWriter {
     /// Takes the right to write a page.
     ///
     /// # Safety
-    /// `base` is aligned to [`PAGE_ALIGNMENT`] and valid for reads and writes of [`PAGE_BYTES`] as long as the value lives; the record
-    /// area is zero; nobody else writes record area, first sequence or first time; readers follow the protocol of this module.
+    /// `base` is aligned to [`PAGE_ALIGNMENT`] and valid for reads and writes of [`PAGE_BYTES`] as long as the value lives; the page
+    /// was formatted by [`format_page`] and all its bytes are initialised; nobody else writes record area, first sequence or first time;
+    /// readers follow the protocol of this module.
     #[must_use]
     pub unsafe fn from_raw(base: NonNull<u8>) -> Self {
         debug_assert!(base.addr().get().is_multiple_of(PAGE_ALIGNMENT));
-        Self { base }
+        Self { base, clear_end: RECORDS_OFFSET + CLEAR_AHEAD_BYTES }
     }
 
     #[inline]
@@ -81,13 +90,36 @@ impl PageWriter {
     /// When the record does not fit between `offset` and the end marker's room.
     #[inline(always)]
     pub fn write(&mut self, offset: usize, draft: &RecordDraft<'_>, sequence: u64) {
-        draft.encode_after_word(sequence, self.record_mut(offset, draft.length_bytes()));
+        let length_bytes = draft.length_bytes();
+        draft.encode_after_word(sequence, self.record_mut(offset, length_bytes));
+        self.clear_next(offset + length_bytes);
     }
 
     /// Copies the bytes of a record, without its commit word, that `from` holds at the same offset.
     #[inline]
     pub fn copy_record(&mut self, offset: usize, length_bytes: usize, from: &mut Self) {
         self.record_mut(offset, length_bytes).copy_from_slice(from.record_mut(offset, length_bytes));
+        self.clear_next(offset + length_bytes);
+    }
+
+    /// Sees to it that the word at `next`, which readers poll after the coming commit, is zero. Only long records find it uncleared.
+    #[inline]
+    fn clear_next(&mut self, next: usize) {
+        if self.clear_end < next + 8 {
+            self.clear_end = next;
+            self.clear(next + 8);
+        }
+    }
+
+    /// Clears words up to `end`, or to the end of the record area.
+    #[inline]
+    fn clear(&mut self, end: usize) {
+        let (from, end) = (self.clear_end, end.min(RECORDS_END));
+        assert!(from >= RECORDS_OFFSET && from <= end);
+        // SAFETY: in bounds by the assertion. The bytes lie behind the word that readers poll (`commit` and `clear_next` move forward
+        // only), so nobody reads them, and we are the only writer.
+        unsafe { self.base.as_ptr().add(from).write_bytes(0, end - from) };
+        self.clear_end = end;
     }
 
     /// Commits the record at `offset`: readers see it from now on.
@@ -95,23 +127,31 @@ impl PageWriter {
     pub fn commit(&mut self, offset: usize, word: u64) {
         // SYNC: pairs with the acquire load in `PageView::load_word`.
         self.word(offset).store(word, Ordering::Release);
+        let next = offset + CommitWord::unpack(word).length_bytes as usize;
+        if self.clear_end < RECORDS_END && self.clear_end < next + CLEAR_AHEAD_BYTES {
+            self.clear_end = self.clear_end.max(next);
+            self.clear(self.clear_end + CLEAR_AHEAD_BYTES);
+        }
     }
 
     /// Marks the end of the page at `offset`: the next record is in the next page.
     #[inline]
     pub fn end(&mut self, offset: usize) {
-        self.commit(offset, PAGE_END_WORD);
+        // SYNC: as in `commit`.
+        self.word(offset).store(PAGE_END_WORD, Ordering::Release);
     }
 }
 
-/// Fills a page of `base` with zeroes and its identity, ready for [`PageWriter::from_raw`].
+/// Makes a page ready for [`PageWriter::from_raw`]: header, seal slots and the first words of the record area. The rest may hold what an
+/// earlier page left there; the writer clears it as it comes.
 ///
 /// # Safety
 /// `base` is aligned to [`PAGE_ALIGNMENT`], valid for writes of [`PAGE_BYTES`], and nobody reads or writes it meanwhile.
 pub unsafe fn format_page(base: NonNull<u8>, header: &PageHeader) {
-    // SAFETY: by this function's contract.
+    // SAFETY: by this function's contract, and the constants lie inside the page.
     unsafe {
-        base.as_ptr().write_bytes(0, PAGE_BYTES);
+        base.as_ptr().write_bytes(0, RECORDS_OFFSET + CLEAR_AHEAD_BYTES);
+        base.as_ptr().add(RECORDS_END).write_bytes(0, PAGE_BYTES - RECORDS_END);
         base.as_ptr().cast::<PageHeader>().write_unaligned(*header);
     }
 }

@@ -102,8 +102,7 @@ impl StreamWriter {
         let spares = SpareAllocator::start(stream, epoch, settings.segment_pages)?;
         // A journal of this epoch can only be a leftover of files that were put back since; a reader may still map it: it is not emptied.
         remove_journal(stream, epoch)?;
-        let shared = JournalShared::create(stream, epoch, settings.journal_pages)?;
-        shared.map.set_seq_durable(writer.tail.last_sequence);
+        let shared = JournalShared::create(stream, epoch, settings.journal_pages, writer.tail.last_sequence)?;
         let control = Arc::new(JournalerControl::default());
         let worker = Journaler::new(stream, Arc::clone(&shared), spares, Arc::clone(&control), settings)?;
         let journaler = std::thread::Builder::new()

@@ -1,4 +1,5 @@
 //! Both binaries, with few events: they run, nothing is lost, and the results are all there.
+#![allow(clippy::unwrap_used, reason = "a test that cannot go on panics")]
 
 use serde_json::Value;
 use std::process::Command;

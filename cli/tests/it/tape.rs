@@ -109,11 +109,11 @@ struct Shared {
 impl Watcher {
     /// Subscribes to a stream that exists.
     pub fn start(directory: &Path) -> Self {
-        let settings = SubscriberSettings::new(Tier::Realtime(Wait::Yield), Start::Seq(1), End::Never);
-        let mut subscriber = Subscriber::open(&Bus::open(directory).unwrap(), &settings).unwrap();
         let shared = Arc::new(Shared::default());
-        let own = Arc::clone(&shared);
+        let (own, place) = (Arc::clone(&shared), directory.to_owned());
         let thread = std::thread::spawn(move || {
+            let settings = SubscriberSettings::new(Tier::Realtime(Wait::Yield), Start::Seq(1), End::Never);
+            let mut subscriber = Subscriber::open(&Bus::open(&place).unwrap(), &settings).unwrap();
             // SYNC: pairs with the store in `drop`; orders nothing else.
             while !own.stop.load(Ordering::Relaxed) {
                 let polled = subscriber.poll(POLL_EVENTS, |_, event| own.tape.lock().unwrap().observe(event)).unwrap();
@@ -139,7 +139,7 @@ impl Watcher {
         });
         let before = self.shared.idle_count.load(Ordering::Acquire);
         // More looks than an idle subscriber takes between two looks at the log.
-        until("the watcher is idle", || (self.shared.idle_count.load(Ordering::Acquire) > before + 300).then_some(()));
+        until("the watcher is idle", || (self.shared.idle_count.load(Ordering::Acquire) > before + 1000).then_some(()));
     }
 
     /// What was seen since the last call is in the log, byte for byte. Returns the last sequence that was seen.

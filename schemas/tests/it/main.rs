@@ -6,6 +6,7 @@ mod decimal;
 mod golden;
 mod layout;
 mod records;
+mod reuse;
 
 use tapewire_schemas::{Event, Level, PAGE_BYTES};
 use zerocopy::{FromBytes, IntoBytes};

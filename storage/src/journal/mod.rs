@@ -95,7 +95,7 @@ unsafe impl Sync for JournalMap {}
 
 impl JournalMap {
     /// Creates and fills the file: all its memory exists afterwards, so no later access can fault.
-    fn create(stream: &Stream, epoch: u32, page_count: u32) -> Result<Self> {
+    fn create(stream: &Stream, epoch: u32, page_count: u32, durable_sequence: u64) -> Result<Self> {
         let path = stream.journal_path(epoch);
         let disk = stream.disk();
         let directory = stream.bus.memory_directory();
@@ -123,6 +123,7 @@ impl JournalMap {
         };
         let journal = Self { map, path, header };
         journal.populate();
+        journal.set_seq_durable(durable_sequence);
         journal.set_state(JournalState::Open);
         for (index, word) in header.as_bytes().chunks_exact(8).enumerate().rev() {
             // The magic goes last: a reader that sees it sees the rest.
@@ -348,8 +349,9 @@ pub(crate) struct JournalShared {
 }
 
 impl JournalShared {
-    pub(crate) fn create(stream: &Stream, epoch: u32, page_count: u32) -> Result<Arc<Self>> {
-        let map = JournalMap::create(stream, epoch, page_count)?;
+    /// For an epoch that begins behind `durable_sequence`.
+    pub(crate) fn create(stream: &Stream, epoch: u32, page_count: u32, durable_sequence: u64) -> Result<Arc<Self>> {
+        let map = JournalMap::create(stream, epoch, page_count, durable_sequence)?;
         let ends = (0..page_count).map(|_| AtomicU64::new(0)).collect();
         let start = Position { page_index: 0, offset: RECORDS_OFFSET, record_count: 0 };
         Ok(Arc::new(Self { map, position: Padded(AtomicU64::new(start.pack())), durable_pages: Padded::default(), ends }))

@@ -99,7 +99,7 @@ impl SendPort {
             let base: NonNull<u8> = NonNull::from(loan.payload_mut()).cast();
             // SAFETY: a loaned chunk is a whole, aligned page that nobody else holds.
             unsafe { format_page(base, header) };
-            // SAFETY: `format_page` initialised every byte.
+            // SAFETY: shared memory comes zeroed from the kernel and was populated when the port was made: every byte is initialised.
             let loan = unsafe { loan.assume_init() };
             match loan.send() {
                 Ok(_) => return Ok(base),
