@@ -37,17 +37,22 @@ pub(crate) struct SinkReport {
 }
 
 impl SinkReport {
-    pub(crate) fn figures(&self) -> Figures {
+    /// The rate only where all of `events` came: one that ends early has none.
+    pub(crate) fn figures(&self, events: u64) -> Figures {
         let count = self.delivered as f64;
-        [
-            ("subscriber M/s", count / self.seconds.max(1e-9) / 1e6),
+        let mut figures: Figures = [
+            ("events", events as f64),
             ("delivered", count),
             ("lapped", self.lapped as f64),
             ("live %", 100.0 * self.live as f64 / count.max(1.0)),
             ("per poll", count / self.polls.max(1) as f64),
         ]
         .map(|(name, value)| (name.to_owned(), value))
-        .into()
+        .into();
+        if self.delivered == events && self.seconds > 0.0 {
+            figures.insert("subscriber M/s".to_owned(), count / self.seconds / 1e6);
+        }
+        figures
     }
 }
 

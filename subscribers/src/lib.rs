@@ -31,10 +31,12 @@ mod cursor;
 mod digest;
 mod error;
 mod filter;
+mod settings;
 mod subscriber;
 
 pub use book::{Book, BookSide, TradePrices, TradeSummary};
 pub use digest::{InstrumentState, StreamDigest};
 pub use error::SubscribeError;
 pub use filter::Filter;
-pub use subscriber::{End, Polled, Start, Subscriber, SubscriberCounters, SubscriberSettings, Tier};
+pub use settings::{End, Polled, Start, SubscriberCounters, SubscriberSettings, Tier};
+pub use subscriber::Subscriber;

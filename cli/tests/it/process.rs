@@ -11,7 +11,7 @@ use std::{
 use tapewire_stdx::wait::Wait;
 
 /// Longer than anything here takes; beyond it something hangs.
-const PATIENCE: Duration = Duration::from_secs(120);
+const PATIENCE: Duration = Duration::from_secs(30);
 
 /// Looks until something is there.
 #[track_caller]

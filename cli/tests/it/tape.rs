@@ -120,6 +120,9 @@ impl Watcher {
                 let counters = subscriber.counters();
                 own.lapped.store(counters.lapped, Ordering::Relaxed);
                 own.live.store(counters.events_live, Ordering::Relaxed);
+                if std::env::var("TW_DEBUG").is_ok() && own.idle_count.load(Ordering::Relaxed) % 20000 == 19999 {
+                    println!("position {} {:?} debug {:?}", subscriber.position(), polled, subscriber);
+                }
                 if polled == Polled::Idle {
                     // SYNC: pairs with the load in `settle`: what was seen before is on the tape.
                     own.idle_count.fetch_add(1, Ordering::Release);
@@ -133,7 +136,7 @@ impl Watcher {
     /// Waits until everything up to `sequence` was seen, and nothing more comes.
     #[track_caller]
     pub fn settle(&self, sequence: u64) {
-        until("the watcher has seen everything", || {
+        until(&format!("the watcher sees {sequence}"), || {
             assert!(!self.thread.as_ref().unwrap().is_finished(), "the watcher died");
             (self.shared.tape.lock().unwrap().last >= sequence).then_some(())
         });

@@ -1,3 +1,5 @@
 //! Publisher and subscribers together, in one process or several.
 
+#![allow(clippy::unwrap_used, clippy::print_stdout, reason = "tests fail loudly and say what they skip")]
+
 mod tiers;
