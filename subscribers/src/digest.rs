@@ -7,7 +7,7 @@
 use crate::book::{Book, BookSide, TradeSummary};
 use serde_json::{Map, Value, json};
 use std::{collections::HashMap, fmt::Write};
-use tapewire_schemas::{Body, Decimal, EventRef, Instrument, Kind, Level, Scale};
+use tapewire_schemas::{Body, ControlCode, Decimal, EventRef, Instrument, Kind, Level, Scale};
 use tapewire_storage::Registry;
 
 const TOP_LEVELS: usize = 10;
@@ -21,6 +21,8 @@ pub struct StreamDigest {
     control_count: u64,
     sequences: Option<(u64, u64)>,
     sequence_errors: u64,
+    /// First and last sequence of the latest hole.
+    last_hole: Option<(u64, u64)>,
     unknown_instruments: u64,
     number_errors: u64,
     index_by_id: HashMap<u32, usize>,
@@ -85,7 +87,15 @@ impl StreamDigest {
                 self.definition_count += 1;
                 self.define(event.instrument_id(), definition);
             }
-            Body::Control(_) => self.control_count += 1,
+            Body::Control(control) => {
+                self.control_count += 1;
+                // The hole that the epoch's start left is a group that a crash cut: nothing is missing.
+                if control.code() == Some(ControlCode::GroupCut)
+                    && self.last_hole.take_if(|hole| *hole == (control.sequence, control.last_sequence)).is_some()
+                {
+                    self.sequence_errors -= 1;
+                }
+            }
             body => {
                 if let Some(index) = MARKET_KINDS.iter().position(|kind| *kind == event.kind()) {
                     self.by_kind[index] += 1;
@@ -106,7 +116,10 @@ impl StreamDigest {
     fn observe_sequence(&mut self, first: u64, last: u64) {
         let begin = match self.sequences {
             Some((begin, before)) => {
-                self.sequence_errors += u64::from(before.checked_add(1) != Some(first));
+                if before.checked_add(1) != Some(first) {
+                    self.sequence_errors += 1;
+                    self.last_hole = Some((before.saturating_add(1), first.saturating_sub(1)));
+                }
                 begin
             }
             None => first,
@@ -153,7 +166,7 @@ impl StreamDigest {
         self.sequences
     }
 
-    /// How often a sequence did not follow the one before.
+    /// How often a sequence did not follow the one before, but for groups that a record says were cut by a crash.
     #[must_use]
     pub fn sequence_errors(&self) -> u64 {
         self.sequence_errors

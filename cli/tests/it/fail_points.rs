@@ -59,7 +59,7 @@ fn die(bus: &TestBus, death: &Death, seed: usize) {
         return;
     }
     // Odd ones begin with groups of several pages, so that a page ends within one.
-    let levels = if seed % 2 == 0 { 50 } else { 10_000 };
+    let levels = if seed.is_multiple_of(2) { 50 } else { 10_000 };
     run(&bus.publish(&format!("sim:seed={seed},instruments=40,levels={levels} {} {kill_at}", death.who))).was_killed();
 }
 
