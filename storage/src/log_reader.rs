@@ -386,6 +386,12 @@ impl LogReader {
         }
     }
 
+    /// Whether `epoch` has ended, in good order or by recovery, as far as the last look told: the log has all of it.
+    #[must_use]
+    pub fn is_epoch_over(&self, epoch: u32) -> bool {
+        self.epoch.is_some_and(|state| state.epoch > epoch || (state.epoch == epoch && state.closed_at.is_some()))
+    }
+
     /// Process id of the writer that has the stream open, or died with it open; `None` where it ended in good order.
     #[must_use]
     pub fn writer_pid(&self) -> Option<u32> {

@@ -319,10 +319,11 @@ impl Subscriber {
     fn leave_live(&mut self) -> Result<bool, SubscribeError> {
         self.source = Source::Nowhere;
         let from = self.cursor.sequence;
+        let epoch = self.page.0;
         let found = self.find_page()?;
-        if self.source == Source::Log {
+        let published = self.log.seq_published()?;
+        if self.source == Source::Log && !self.log.is_epoch_over(epoch) {
             self.counters.lapped += 1;
-            let published = self.log.seq_published()?;
             self.counters.last_gap = (from, published.max(from));
             tracing::warn!(stream = self.stream.name(), from, "lapped: reading from the log until shared memory is reached again");
         }
@@ -347,7 +348,7 @@ impl Subscriber {
             self.source = Source::Nowhere;
             return Err(SubscribeError::Rollback { from, to });
         }
-        if published < self.cursor.sequence || self.is_committed_here() {
+        if published < self.cursor.sequence || (self.is_committed_here() && !self.log.is_epoch_over(self.page.0)) {
             return Ok(false);
         }
         self.leave_live()
@@ -363,24 +364,31 @@ impl Subscriber {
 
     /// Finds the page that holds the position: in the log, or live where the log has nothing yet.
     fn find_page(&mut self) -> Result<bool, SubscribeError> {
-        if self.begins_live()? {
+        if self.begins_live(false)? {
             return Ok(true);
         }
         if self.log.seek(self.cursor.sequence)? == Found::Page {
             return self.enter_log_page();
         }
-        self.begins_live()
+        self.begins_live(true)
     }
 
     /// Whether the position is the first record of a live page (or of one that is still empty and directly follows).
-    fn begins_live(&mut self) -> Result<bool, SubscribeError> {
+    ///
+    /// The last live page of a writer that died never ends, and may end in half a group; the log's is the one that was completed. So a
+    /// page of an epoch that is over counts only where the log has none (`or_over`): the stream is not logged.
+    fn begins_live(&mut self, or_over: bool) -> Result<bool, SubscribeError> {
         let Some(live) = &mut self.live else { return Ok(false) };
         loop {
+            let mut is_over = false;
             if let Some(view) = live.current() {
-                let header = view.header()?;
-                let key = (header.epoch, header.page_index);
+                let key = key_of(view)?;
                 let first = view.first_sequence();
+                is_over = self.log.is_epoch_over(key.0);
                 if first == self.cursor.sequence {
+                    if is_over && !or_over {
+                        return Ok(false);
+                    }
                     self.source = Source::Live;
                     self.page = key;
                     self.cursor.offset = RECORDS_OFFSET;
@@ -394,8 +402,7 @@ impl Subscriber {
             // This page begins before the position: it may hold it, or be over.
             match live.peek()? {
                 Some(_) => {
-                    let is_over = live.current().is_none_or(is_ended);
-                    if !is_over {
+                    if !is_over && !live.current().is_none_or(is_ended) {
                         return Ok(false);
                     }
                     live.turn();
@@ -419,6 +426,9 @@ impl Subscriber {
     /// Goes over to shared memory if the page being read from the log is there too. Says whether it did.
     fn join_live(&mut self) -> Result<bool, SubscribeError> {
         let Some(live) = &mut self.live else { return Ok(false) };
+        if self.log.is_epoch_over(self.page.0) {
+            return Ok(false);
+        }
         loop {
             let current = match live.current() {
                 Some(view) => Some(key_of(view)?),

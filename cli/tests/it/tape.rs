@@ -120,9 +120,6 @@ impl Watcher {
                 let counters = subscriber.counters();
                 own.lapped.store(counters.lapped, Ordering::Relaxed);
                 own.live.store(counters.events_live, Ordering::Relaxed);
-                if std::env::var("TW_DEBUG").is_ok() && own.idle_count.load(Ordering::Relaxed) % 20000 == 19999 {
-                    println!("position {} {:?} debug {:?}", subscriber.position(), polled, subscriber);
-                }
                 if polled == Polled::Idle {
                     // SYNC: pairs with the load in `settle`: what was seen before is on the tape.
                     own.idle_count.fetch_add(1, Ordering::Release);
