@@ -13,6 +13,7 @@ use std::{path::Path, time::Duration};
 use tapewire_schemas::{Body, EventRef};
 use tapewire_stdx::clock::{ticks, ticks_after_loads, ticks_per_ns};
 use tapewire_storage::Bus;
+use tapewire_subscribers::SubscribeError;
 
 /// Events taken in one poll at most.
 const POLL_LIMIT: usize = 4096;
@@ -60,6 +61,8 @@ impl SinkReport {
 struct Tally {
     count: u64,
     delivered: u64,
+    /// Lost for good: the stream is not logged.
+    lost: u64,
     wrong: u64,
     polls: u64,
     last_sequence: u64,
@@ -74,6 +77,7 @@ impl Tally {
         Self {
             count,
             delivered: 0,
+            lost: 0,
             wrong: 0,
             polls: 0,
             last_sequence: 0,
@@ -101,9 +105,15 @@ impl Tally {
         let in_order = sequence == self.last_sequence + 1;
         self.last_sequence = event.last_sequence();
         match event.body() {
-            Body::Trade(body) => self.take(in_order && *body == trade(self.delivered), event.first().ts_event()),
+            Body::Trade(body) => self.take(in_order && *body == trade(self.delivered + self.lost), event.first().ts_event()),
             _ => self.wrong += u64::from(!in_order),
         }
+    }
+
+    /// Nothing but trades is lost: what else there is came before them.
+    fn skip(&mut self, from: u64, to: u64) {
+        self.lost += to - from + 1;
+        self.last_sequence = to;
     }
 
     /// A poll ended; whether everything came, or nothing does any more.
@@ -118,7 +128,7 @@ impl Tally {
         }
         self.polls += 1;
         self.silence.heard();
-        self.delivered >= self.count
+        self.delivered + self.lost >= self.count
     }
 
     fn report(self) -> SinkReport {
@@ -171,7 +181,10 @@ fn from_bus(directory: &Path, lag_pages: u32, mut tally: Tally, ready: impl FnOn
     ready()?;
     loop {
         let before = tally.delivered;
-        subscriber.poll(POLL_LIMIT, |sequence, event| tally.take_event(sequence, event))?;
+        match subscriber.poll(POLL_LIMIT, |sequence, event| tally.take_event(sequence, event)) {
+            Err(SubscribeError::Gap { from, to }) => tally.skip(from, to),
+            polled => drop(polled?),
+        }
         if tally.is_done(before) {
             break;
         }

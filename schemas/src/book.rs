@@ -79,6 +79,13 @@ impl<'a> BookRef<'a> {
         Some(Self { venue_seq_first: root[0], venue_seq_last: root[1], bids, asks })
     }
 
+    /// Whether [`Self::read`] finds a book.
+    #[must_use]
+    #[inline(never)]
+    pub(crate) fn is_sound(body: &[u8]) -> bool {
+        BookRef::read(body).is_some()
+    }
+
     /// Bytes of a body with that many levels.
     #[must_use]
     #[inline]

@@ -277,12 +277,14 @@ impl<'a> EventRef<'a> {
 
     /// Number of records.
     #[must_use]
+    #[inline]
     pub fn record_count(&self) -> u32 {
         self.record_count
     }
 
     /// All record bytes, as they were encoded once.
     #[must_use]
+    #[inline]
     pub fn bytes(&self) -> &'a [u8] {
         self.bytes
     }
@@ -310,7 +312,7 @@ impl<'a> EventRef<'a> {
 
     /// The first record's body: the whole event unless it is a book of several records (see [`Self::records`]).
     #[must_use]
-    #[inline]
+    #[inline(always)]
     pub fn body(&self) -> Body<'a> {
         self.first.body()
     }

@@ -220,7 +220,7 @@ impl<'a> PageView<'a> {
     /// # Panics
     /// When `offset` is not a word of the page.
     #[must_use]
-    #[inline]
+    #[inline(always)]
     pub fn load_word(&self, offset: usize) -> u64 {
         assert!(offset.is_multiple_of(8) && offset <= PAGE_BYTES - 8);
         // SAFETY: in bounds and aligned by the assertion; shared words are accessed as atomics only, and loading needs no right to write.
@@ -269,6 +269,22 @@ impl<'a> PageView<'a> {
         RecordRef::new(bytes, sequence).map(Slot::Record)
     }
 
+    /// The event of one record at `offset`, where the record with `sequence` is expected: the fast path of readers. `None` for everything
+    /// else, be it nothing, an end, a rare kind, a group or damage: [`Self::event`] tells them apart.
+    ///
+    /// # Panics
+    /// When `offset` is not a word of the page.
+    #[must_use]
+    #[inline(always)]
+    pub fn whole_event(&self, offset: usize, sequence: u64) -> Option<EventRef<'a>> {
+        let word = CommitWord::unpack(self.load_word(offset));
+        if !word.fits(RECORDS_END.saturating_sub(offset)) {
+            return None;
+        }
+        let bytes = self.committed(offset, word.length_bytes as usize)?;
+        Some(EventRef::single(RecordRef::whole(bytes, word, sequence)?, sequence))
+    }
+
     /// What event begins at `offset`, where the record with `sequence` is expected.
     ///
     /// # Errors
@@ -313,7 +329,7 @@ impl<'a> PageView<'a> {
     }
 
     /// Record bytes from `offset` on, which the caller has seen committed (their commit words loaded through this view).
-    #[inline]
+    #[inline(always)]
     pub(crate) fn committed(&self, offset: usize, length_bytes: usize) -> Option<&'a [u8]> {
         let end = offset.checked_add(length_bytes)?;
         if offset < RECORDS_OFFSET || end > RECORDS_END {

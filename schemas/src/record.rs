@@ -163,6 +163,8 @@ fn u64_at(bytes: &[u8], at: usize) -> u64 {
     u64::from(u32_at(bytes, at)) | u64::from(u32_at(bytes, at + 4)) << 32
 }
 
+const CHECKED: &str = "the size was checked when the record was made";
+
 impl<'a> RecordRef<'a> {
     /// Checks the record at the start of `bytes`, which must begin at an address divisible by eight and may hold more than the record.
     ///
@@ -210,8 +212,29 @@ impl<'a> RecordRef<'a> {
         Ok(Self { bytes, kind })
     }
 
+    /// The record in exactly `bytes`, if it is a whole event of a kind that comes often and is sound. [`Self::new`] tells what else it is.
+    #[must_use]
+    #[inline(always)]
+    pub(crate) fn whole(bytes: &'a [u8], word: CommitWord, sequence: u64) -> Option<Self> {
+        let side = word.flags >> flags::SIDE_SHIFT;
+        let is_whole = word.flags & !(3 << flags::SIDE_SHIFT) == flags::WHOLE;
+        let body_bytes = bytes.len().checked_sub(RECORD_HEADER_BYTES)?;
+        if !is_whole || u32_at(bytes, 12) != sequence as u32 {
+            return None;
+        }
+        let (kind, is_sound) = match word.kind {
+            1 => (Kind::Trade, side != 3 && body_bytes == size_of::<Trade>()),
+            2 => (Kind::BookDelta, side == 0 && BookRef::is_sound(&bytes[RECORD_HEADER_BYTES..])),
+            3 => (Kind::BookSnapshot, side == 0 && BookRef::is_sound(&bytes[RECORD_HEADER_BYTES..])),
+            4 => (Kind::Quote, side == 0 && body_bytes == size_of::<Quote>()),
+            _ => return None,
+        };
+        is_sound.then_some(Self { bytes, kind })
+    }
+
     /// Header and body as they lie in memory.
     #[must_use]
+    #[inline]
     pub fn bytes(&self) -> &'a [u8] {
         self.bytes
     }
@@ -288,10 +311,17 @@ impl<'a> RecordRef<'a> {
     /// # Panics
     /// Never: construction checked the size and the address.
     #[must_use]
-    #[inline]
+    #[inline(always)]
     pub fn body(&self) -> Body<'a> {
+        if self.kind == Kind::Trade {
+            return Body::Trade(Trade::ref_from_bytes(&self.bytes[RECORD_HEADER_BYTES..]).expect(CHECKED));
+        }
+        self.other_body()
+    }
+
+    #[inline]
+    fn other_body(&self) -> Body<'a> {
         let body = &self.bytes[RECORD_HEADER_BYTES..];
-        const CHECKED: &str = "the size was checked when the record was made";
         match self.kind {
             Kind::Trade => Body::Trade(Trade::ref_from_bytes(body).expect(CHECKED)),
             Kind::Quote => Body::Quote(Quote::ref_from_bytes(body).expect(CHECKED)),

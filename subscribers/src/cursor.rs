@@ -84,8 +84,20 @@ impl EventCursor {
         self.group.clear();
     }
 
+    /// The next event in `view`, if it is one record of a common kind and no group is open: nearly always. Else [`Self::next`] knows.
+    #[inline(always)]
+    pub(crate) fn next_whole<'a>(&mut self, view: PageView<'a>) -> Option<EventRef<'a>> {
+        if !self.group.words.is_empty() {
+            return None;
+        }
+        let event = view.whole_event(self.offset, self.sequence)?;
+        self.offset += event.bytes().len();
+        self.sequence += 1;
+        Some(event)
+    }
+
     /// The next event in `view`.
-    #[inline]
+    #[inline(never)]
     pub(crate) fn next<'a>(&'a mut self, view: PageView<'a>) -> Result<Step<'a>, SchemaError> {
         if self.group.words.is_empty() {
             match view.event(self.offset, self.sequence)? {

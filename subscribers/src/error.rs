@@ -26,6 +26,15 @@ pub enum SubscribeError {
         /// Where it is now.
         to: u64,
     },
+    /// Shared memory went on without this subscriber, and no log has what it missed: the stream is not logged. Polling goes on behind the
+    /// gap.
+    #[error("records {from} to {to} are lost: they left shared memory before they were read, and the stream is not logged")]
+    Gap {
+        /// First sequence that was missed.
+        from: u64,
+        /// Last sequence that was missed.
+        to: u64,
+    },
     /// A number does not fit.
     #[error(transparent)]
     Decimal(#[from] DecimalError),

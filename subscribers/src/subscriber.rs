@@ -31,6 +31,8 @@ enum Source {
 const IDLE_CHECK_INTERVAL: Duration = Duration::from_millis(2);
 /// The same where there is no journal to look at, only files.
 const IDLE_CHECK_INTERVAL_FILES: Duration = Duration::from_millis(50);
+/// How long a subscriber waits for the pages of a publisher that is there.
+const CONNECT_MAX: Duration = Duration::from_millis(20);
 /// Polls without anything between two looks at the clock.
 const IDLE_POLLS: u32 = 64;
 
@@ -52,6 +54,8 @@ pub struct Subscriber {
     epoch_end: Option<u64>,
     idle_polls: u32,
     checked: Instant,
+    /// When to look for a page in the log again, while there is none.
+    log_due: Instant,
     next_batch: Instant,
     batch_until: Option<u64>,
 }
@@ -73,7 +77,7 @@ impl Subscriber {
         };
         let live = match settings.tier {
             Tier::Historical => None,
-            Tier::Realtime(_) | Tier::Delayed(_) => Some(PageReader::connect(&transport)?),
+            Tier::Realtime(_) | Tier::Delayed(_) => Some(connect(&transport)?),
         };
         let head = log.head()?;
         let sequence = match settings.start {
@@ -97,6 +101,7 @@ impl Subscriber {
             epoch_end: None,
             idle_polls: 0,
             checked: now,
+            log_due: now,
             next_batch: now,
             batch_until: None,
         })
@@ -137,7 +142,7 @@ impl Subscriber {
     /// Delivers up to `limit` events: sequence of the first record, and the event, in place where it lies.
     ///
     /// # Errors
-    /// [`SubscribeError`]; after [`SubscribeError::Rollback`] polling may go on.
+    /// [`SubscribeError`]; after [`SubscribeError::Rollback`] and [`SubscribeError::Gap`] polling may go on.
     #[inline]
     pub fn poll(&mut self, limit: usize, mut deliver: impl FnMut(u64, &EventRef<'_>)) -> Result<Polled, SubscribeError> {
         if matches!(self.tier, Tier::Delayed(_)) && !self.begin_batch()? {
@@ -172,13 +177,13 @@ impl Subscriber {
         tracing::warn!(stream = self.stream.name(), position = self.cursor.sequence, "disconnected from shared memory: connecting again");
         // The old connection goes first: it holds a subscriber's place.
         self.live = None;
-        self.live = Some(PageReader::connect(&self.transport)?);
+        self.live = Some(connect(&self.transport)?);
         self.source = Source::Nowhere;
         Ok(())
     }
 
     /// Reads on in the current page.
-    #[inline]
+    #[inline(always)]
     fn read_page(&mut self, left: &mut usize, deliver: &mut impl FnMut(u64, &EventRef<'_>)) -> Result<PageRead, SubscribeError> {
         let stop_at = match (self.end, self.batch_until) {
             (End::Seq(end), Some(batch)) => end.min(batch),
@@ -191,34 +196,41 @@ impl Subscriber {
             Source::Log => self.log.page(),
             Source::Nowhere => None,
         };
-        let Some(view) = view else { return Ok(if self.find_page()? { PageRead::Moved } else { PageRead::Open }) };
-        let is_live = u64::from(self.source == Source::Live);
-        while *left > 0 {
+        let Some(view) = view else { return Ok(if self.find_page_again()? { PageRead::Moved } else { PageRead::Open }) };
+        let from_sequence = self.cursor.sequence;
+        let mut event_count = 0;
+        let read = loop {
+            if *left == 0 {
+                break Ok(PageRead::Limit);
+            }
             if self.cursor.sequence > stop_at {
-                return Ok(if self.batch_until.is_some_and(|batch| self.cursor.sequence > batch) {
-                    PageRead::Open
-                } else {
-                    PageRead::Ended
-                });
+                let is_batch = self.batch_until.is_some_and(|batch| self.cursor.sequence > batch);
+                break Ok(if is_batch { PageRead::Open } else { PageRead::Ended });
             }
-            match self.cursor.next(view)? {
-                Step::Event(event) => {
-                    self.idle_polls = 0;
-                    self.counters.events += 1;
-                    self.counters.events_live += is_live;
-                    if event.kind() == Kind::Control {
-                        note_control(&event, &mut self.epoch_end);
-                    }
-                    if self.filter.accepts(&event) {
-                        *left -= 1;
-                        deliver(event.first_sequence(), &event);
-                    }
-                }
-                Step::Open => return Ok(PageRead::Open),
-                Step::End => return Ok(PageRead::End),
+            let event = match self.cursor.next_whole(view) {
+                Some(event) => event,
+                None => match self.cursor.next(view) {
+                    Ok(Step::Event(event)) => event,
+                    Ok(Step::Open) => break Ok(PageRead::Open),
+                    Ok(Step::End) => break Ok(PageRead::End),
+                    Err(error) => break Err(error.into()),
+                },
+            };
+            event_count += 1;
+            if event.kind() == Kind::Control {
+                note_control(&event, &mut self.epoch_end);
             }
+            if self.filter.accepts(&event) {
+                *left -= 1;
+                deliver(event.first_sequence(), &event);
+            }
+        };
+        if self.cursor.sequence != from_sequence {
+            self.idle_polls = 0;
+            self.counters.events += event_count;
+            self.counters.events_live += if self.source == Source::Live { event_count } else { 0 };
         }
-        Ok(PageRead::Limit)
+        read
     }
 
     fn is_at_end(&self) -> bool {
@@ -362,13 +374,36 @@ impl Subscriber {
         })
     }
 
+    /// There was no page a moment ago. Shared memory is looked at every time; the log, which takes system calls, now and then.
+    #[cold]
+    fn find_page_again(&mut self) -> Result<bool, SubscribeError> {
+        if matches!(self.tier, Tier::Realtime(_)) {
+            let now = Instant::now();
+            if now < self.log_due {
+                return self.begins_live(false);
+            }
+            self.log_due = now + IDLE_CHECK_INTERVAL;
+        }
+        self.find_page()
+    }
+
     /// Finds the page that holds the position: in the log, or live where the log has nothing yet.
     fn find_page(&mut self) -> Result<bool, SubscribeError> {
         if self.begins_live(false)? {
             return Ok(true);
         }
+        // Seen before the log is asked: the log has everything that is live.
+        let live_first = self.live.as_ref().and_then(PageReader::current).map_or(0, |view| view.first_sequence());
         if self.log.seek(self.cursor.sequence)? == Found::Page {
             return self.enter_log_page();
+        }
+        if live_first > self.cursor.sequence {
+            let (from, to) = (self.cursor.sequence, live_first - 1);
+            tracing::warn!(stream = self.stream.name(), from, to, "lapped, and the stream is not logged: records are lost");
+            self.counters.lapped += 1;
+            self.counters.last_gap = (from, to);
+            self.cursor.reset(live_first);
+            return Err(SubscribeError::Gap { from, to });
         }
         self.begins_live(true)
     }
@@ -449,6 +484,12 @@ impl Subscriber {
             };
         }
     }
+}
+
+fn connect(config: &TransportConfig) -> Result<PageReader, TransportError> {
+    let mut reader = PageReader::connect(config)?;
+    reader.wait_for_pages(CONNECT_MAX)?;
+    Ok(reader)
 }
 
 /// What became of reading on in a page.

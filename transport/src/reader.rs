@@ -11,11 +11,18 @@ use iceoryx2::{
     port::{DegradationAction, subscriber::SubscriberCreateError},
     prelude::PortFactory,
 };
-use std::sync::{
-    Arc,
-    atomic::{AtomicBool, Ordering},
+use std::{
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering},
+    },
+    time::{Duration, Instant},
 };
 use tapewire_schemas::{PageHeader, PageView};
+use tapewire_stdx::wait::Wait;
+
+/// Pause between two looks for a publisher's first page.
+const CONNECT_LOOK_INTERVAL: Duration = Duration::from_micros(200);
 
 /// Receives a stream's pages, in order, and holds two of them at most. It lives in the thread that made it.
 ///
@@ -72,6 +79,22 @@ impl PageReader {
             Ok(subscriber)
         })?;
         Ok(Self { port: ReceivePort::new(subscriber, service, node, degraded), config: config.clone() })
+    }
+
+    /// Waits until the publisher, if there is one, has sent its first pages here, and maps its pool: then nothing of the stream is missed
+    /// from now on, and nothing faults. Says whether there are pages; a publisher that died may cost the whole of `longest`.
+    ///
+    /// # Errors
+    /// As [`Self::peek`].
+    pub fn wait_for_pages(&mut self, longest: Duration) -> Result<bool, TransportError> {
+        let from = Instant::now();
+        while self.peek()?.is_none() {
+            if self.publisher_count() == 0 || from.elapsed() > longest {
+                return Ok(false);
+            }
+            Wait::Sleep(CONNECT_LOOK_INTERVAL).once();
+        }
+        Ok(true)
     }
 
     /// The page that is being read; `None` before the first [`Self::turn`].
