@@ -87,6 +87,7 @@ impl Pages {
             assert_eq!(page.first_sequence(), sequence);
             let mut offset = RECORDS_OFFSET;
             loop {
+                check_fast_path(page, offset, sequence);
                 match page.event(offset, sequence).unwrap() {
                     EventSlot::Open | EventSlot::End => break,
                     EventSlot::Event(event) => {
@@ -113,6 +114,18 @@ impl Pages {
         assert_eq!(sequence, self.next_sequence);
         events
     }
+}
+
+/// The fast path finds the very events of one record that the thorough one finds, but for rare kinds, and nothing else.
+fn check_fast_path(view: PageView<'_>, offset: usize, sequence: u64) {
+    let fast = view.whole_event(offset, sequence);
+    let thorough = match view.event(offset, sequence) {
+        Ok(EventSlot::Event(event)) if event.record_count() == 1 && event.kind().is_market() => Some(event),
+        _ => None,
+    };
+    let parts =
+        |event: EventRef<'_>| (event.bytes().as_ptr(), event.bytes().len(), event.kind(), event.first_sequence(), event.last_sequence());
+    assert_eq!(fast.map(parts), thorough.map(parts));
 }
 
 /// Level counts around the limits of a record and a page, and any others.
@@ -299,6 +312,7 @@ fn a_page_notices_what_a_record_notices() {
             let must = must_be_noticed(bit, &before, &damaged.memory[0].as_bytes()[RECORDS_OFFSET..]);
             // Without its first or last flag a record is part of a group, which its reader judges.
             let is_whole = !(40..42).contains(&bit);
+            check_fast_path(view, RECORDS_OFFSET, 42);
             match view.event(RECORDS_OFFSET, 42) {
                 Ok(EventSlot::Event(event)) => {
                     assert!(!must, "bit {bit}");

@@ -5,13 +5,18 @@ use tapewire_publisher::{
     Durability, Publisher, PublisherSettings,
     feed::{Feed, InstrumentBinding, SimulatorFeed, SimulatorSpec},
 };
+use tapewire_schemas::{Event, Payload, Side, Stamp, Trade};
 use tapewire_stdx::wait::Wait;
 use tapewire_storage::{Bus, WalSettings};
-use tapewire_subscribers::{End, Polled, Start, StreamDigest, Subscriber, SubscriberSettings, Tier};
+use tapewire_subscribers::{End, Polled, Start, StreamDigest, SubscribeError, Subscriber, SubscriberSettings, Tier};
 
 fn settings() -> PublisherSettings {
     let wal = WalSettings { journal_pages: 32, segment_pages: 16, ..WalSettings::default() };
     PublisherSettings { durability: Durability::Logged(wal), ..PublisherSettings::default() }
+}
+
+fn volatile() -> PublisherSettings {
+    PublisherSettings { durability: Durability::Volatile, lag_pages_max: 8, ..PublisherSettings::default() }
 }
 
 fn publish(bus: &Bus, spec: &str) -> u64 {
@@ -72,4 +77,46 @@ fn every_tier_sees_the_same_market() {
         assert_eq!(seen.to_json(), expected);
         assert_eq!(seen.sequence_errors(), 0);
     }
+}
+
+#[test]
+fn what_no_log_has_is_told_as_a_gap() {
+    let directory = tempfile::tempdir().unwrap();
+    let bus = Bus::open_or_create(directory.path()).unwrap();
+    let mut publisher = Publisher::open(&bus, &volatile()).unwrap();
+    let settings = SubscriberSettings {
+        lag_pages_max: volatile().lag_pages_max,
+        ..SubscriberSettings::new(Tier::Realtime(Wait::Yield), Start::Seq(1), End::Never)
+    };
+    let mut subscriber = Subscriber::open(&bus, &settings).unwrap();
+    let trade = Trade { price: 1, quantity: 2, trade_id: 3, venue_seq: 4 };
+    let event = Event { stamp: Stamp::default(), payload: Payload::Trade(trade, Side::Buy) };
+    // Many times what shared memory holds for one subscriber.
+    const COUNT: u64 = 1_000_000;
+    for _ in 0..COUNT {
+        publisher.publish(&event).unwrap();
+    }
+    let last = publisher.seq_published();
+    let (mut next, mut seen, mut missed) = (1, 0, 0);
+    while next <= last {
+        let polled = subscriber.poll(4096, |sequence, event| {
+            assert_eq!(sequence, next);
+            next = event.last_sequence() + 1;
+            seen += 1;
+        });
+        match polled {
+            Ok(Polled::Idle) => subscriber.wait(),
+            Ok(_) => {}
+            Err(SubscribeError::Gap { from, to }) => {
+                assert!(from == next && to >= from, "{from} to {to} at {next}");
+                missed += to - from + 1;
+                next = to + 1;
+            }
+            Err(error) => panic!("{error}"),
+        }
+    }
+    assert!(missed > 0 && seen > 0);
+    assert_eq!(seen + missed, last);
+    assert_eq!(subscriber.position(), last + 1);
+    publisher.close().unwrap();
 }
