@@ -49,11 +49,16 @@ pub fn run(options: &LatencyOptions) -> anyhow::Result<()> {
     let mut timer = Section::new("timer", &QUANTILE_COLUMNS);
     let mut rates: Vec<(f64, Section)> =
         RATES.iter().map(|rate| (*rate, Section::new(format!("{} k events/s", rate / 1e3), &QUANTILE_COLUMNS))).collect();
-    for round in 1..=options.shared.rounds {
-        eprintln!("round {round} of {}", options.shared.rounds);
-        jitter.measure(&setup, |_| paced::jitter(&setup, options.rate_seconds.min(1.0)))?;
-        timer.measure(&setup, |_| Ok(vec![paced::timer(&setup)?]))?;
-        there_and_back.measure(&setup, |probe| {
+    let wanted = options.shared.rounds;
+    for round in options.shared.rounds() {
+        let fixed = [&jitter, &timer, &there_and_back];
+        if !fixed.into_iter().chain(rates.iter().map(|(_, section)| section)).any(|section| section.wants_more(wanted)) {
+            break;
+        }
+        eprintln!("round {round}");
+        jitter.measure(&setup, wanted, |_| paced::jitter(&setup, options.rate_seconds.min(1.0)))?;
+        timer.measure(&setup, wanted, |_| Ok(vec![paced::timer(&setup)?]))?;
+        there_and_back.measure(&setup, wanted, |probe| {
             let mut rows = vec![Row::new("ring", round_trip::over_ring(&setup, trips)?)];
             for wal in Wal::BOTH {
                 probe.look()?;
@@ -66,7 +71,7 @@ pub fn run(options: &LatencyOptions) -> anyhow::Result<()> {
         for (rate, section) in &mut rates {
             let count = ((*rate * options.rate_seconds) as u64).min(options.events * 10).max(1);
             let pace = Pace { per_second: *rate, count };
-            section.measure(&setup, |probe| {
+            section.measure(&setup, wanted, |probe| {
                 let mut rows = paced::over_ring(&setup, pace)?;
                 for wal in Wal::BOTH {
                     probe.look()?;

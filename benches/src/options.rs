@@ -5,8 +5,8 @@ use std::path::PathBuf;
 /// Flags of both binaries.
 #[derive(Clone, Debug, clap::Args)]
 pub struct Options {
-    /// Rounds; every variant runs once in each
-    #[arg(long, default_value_t = 5)]
+    /// Rounds that count; every variant runs once in each
+    #[arg(long, default_value_t = 5, value_parser = clap::value_parser!(u32).range(1..=1000))]
     pub rounds: u32,
     /// Append everything that was measured to this file, as one line of JSON
     #[arg(long, value_name = "FILE")]
@@ -31,7 +31,15 @@ pub struct Options {
     pub profile: Option<Profile>,
 }
 
+/// Rounds that are run at most, for each that counts.
+const ROUNDS_PER_KEPT_MAX: u32 = 6;
+
 impl Options {
+    /// Numbers of the rounds that may be needed: those in which the machine changed its speed are dropped and made up for.
+    pub(crate) fn rounds(&self) -> impl Iterator<Item = u32> + use<> {
+        1..=self.rounds * ROUNDS_PER_KEPT_MAX
+    }
+
     /// The cores of publisher and subscriber.
     ///
     /// # Errors

@@ -60,12 +60,21 @@ impl Section {
         Self { name: name.into(), columns: columns.iter().map(|column| (*column).to_owned()).collect(), rounds: Vec::new() }
     }
 
-    /// Measures one round; `variants` probes between its variants.
+    /// Whether fewer than `rounds` were kept so far.
+    pub(crate) fn wants_more(&self, rounds: u32) -> bool {
+        self.kept().count() < rounds as usize
+    }
+
+    /// Measures one round, unless `rounds` were kept already; `variants` probes between its variants.
     pub(crate) fn measure(
         &mut self,
         setup: &Setup,
+        rounds: u32,
         variants: impl FnOnce(&mut SpeedProbe<'_>) -> anyhow::Result<Vec<Row>>,
     ) -> anyhow::Result<()> {
+        if !self.wants_more(rounds) {
+            return Ok(());
+        }
         let mut probe = SpeedProbe { setup, seen_ns: Vec::new() };
         probe.look()?;
         let rows = variants(&mut probe)?;

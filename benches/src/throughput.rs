@@ -30,6 +30,8 @@ const COLUMNS: [&str; 11] = [
 ];
 /// Times as many events as without WAL, so that the disk is busy for seconds.
 const WAL_EVENTS_FACTOR: u64 = 3;
+/// The ring that the bus is compared with: it commits every slot for itself, as the bus commits a record.
+const RING: &str = "ring, slots one by one";
 /// Bytes of a trade's record.
 const RECORD_BYTES: u64 = 64;
 /// Longest wait for the disk after the last event.
@@ -71,40 +73,49 @@ pub fn run(options: &ThroughputOptions) -> anyhow::Result<()> {
     let disk_bytes = (options.disk_mib << 20).min(wal_bytes);
     // Two segments beyond the last one are allocated ahead; a tenth for everything else.
     setup.check_disk(wal_bytes + wal_bytes / 10 + disk_bytes + (1 << 30))?;
-    let mut section = Section::new("trades, one publisher to one subscriber", &COLUMNS);
-    for round in 1..=options.shared.rounds {
-        eprintln!("round {round} of {}", options.shared.rounds);
-        section.measure(&setup, |probe| {
-            let mut rows = vec![
-                over_ring(&setup, "ring, slots one by one", Commit::Slot, 1, events)?,
+    let mut rings = Section::new("raw rings", &COLUMNS);
+    let mut volatile = Section::new("trades, WAL off", &COLUMNS);
+    let mut logged = Section::new("trades, WAL on", &COLUMNS);
+    let floor = || over_ring(&setup, RING, Commit::Slot, 1, events);
+    for round in options.shared.rounds() {
+        if ![&rings, &volatile, &logged].iter().any(|section| section.wants_more(options.shared.rounds)) {
+            break;
+        }
+        eprintln!("round {round}");
+        rings.measure(&setup, options.shared.rounds, |_| {
+            Ok(vec![
+                floor()?,
                 over_ring(&setup, "ring, head one by one", Commit::Head, 1, events)?,
                 over_ring(&setup, "ring, batches of 32", Commit::Head, 32, events)?,
                 over_ring(&setup, "ring, batches of 128", Commit::Head, 128, events)?,
-            ];
-            probe.look()?;
-            rows.push(over_bus(&setup, Wal::Off, events)?);
-            probe.look()?;
-            let mut with_wal = over_bus(&setup, Wal::On, events * WAL_EVENTS_FACTOR)?;
-            probe.look()?;
+            ])
+        })?;
+        volatile.measure(&setup, options.shared.rounds, |_| Ok(beside(floor()?, over_bus(&setup, Wal::Off, events)?)))?;
+        logged.measure(&setup, options.shared.rounds, |_| {
+            let ring = floor()?;
             let disk = disk_rate(&setup, disk_bytes)?;
-            if let Some(durable) = with_wal.figures.get("durable MB/s").copied() {
-                with_wal.figures.insert("disk %".into(), 100.0 * durable / disk);
+            let mut bus = over_bus(&setup, Wal::On, events * WAL_EVENTS_FACTOR)?;
+            if let Some(durable) = bus.figures.get("durable MB/s").copied() {
+                bus.figures.insert("disk %".into(), 100.0 * durable / disk);
             }
-            rows.push(with_wal);
+            let mut rows = beside(ring, bus);
             rows.push(Row::new("disk alone, direct writes of 4 MiB", [("durable MB/s".to_owned(), disk)].into()));
-            let rates = ["publisher M/s", "subscriber M/s"];
-            let ratios = [rows[4].ratio(&rows[0], &rates), rows[5].ratio(&rows[0], &rates)];
-            rows.extend(ratios);
             Ok(rows)
         })?;
     }
-    Report::new("throughput", &options.shared, &setup, &NOTES, vec![section]).deliver(&options.shared)
+    Report::new("throughput", &options.shared, &setup, &NOTES, vec![rings, volatile, logged]).deliver(&options.shared)
+}
+
+/// Ring and bus, and the bus's share of the ring's rates.
+fn beside(ring: Row, bus: Row) -> Vec<Row> {
+    let ratio = bus.ratio(&ring, &["publisher M/s", "subscriber M/s"]);
+    vec![ring, bus, ratio]
 }
 
 fn run_profile(setup: &Setup, profile: Profile, events: u64) -> anyhow::Result<()> {
     let row = match Wal::try_from(profile) {
         Ok(wal) => over_bus(setup, wal, events)?,
-        Err(()) => over_ring(setup, "ring, slots one by one", Commit::Slot, 1, events)?,
+        Err(()) => over_ring(setup, RING, Commit::Slot, 1, events)?,
     };
     println!("{}", serde_json::to_string(&row)?);
     Ok(())

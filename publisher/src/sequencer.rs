@@ -146,6 +146,10 @@ impl Sequencer {
         if let Some(progress) = &self.progress {
             progress.committed(self.page_index, self.offset, self.record_count);
         }
+        shared.clear_ahead(self.offset);
+        if let Some(journal) = journal {
+            journal.writer_mut().clear_ahead(self.offset);
+        }
         Ok(())
     }
 

@@ -34,7 +34,7 @@ use zerocopy::IntoBytes;
 pub const PAGE_ALIGNMENT: usize = 64;
 
 /// The writer keeps so many bytes clear behind its position, and clears as many at a time.
-const CLEAR_AHEAD_BYTES: usize = 512;
+const CLEAR_AHEAD_BYTES: usize = 2048;
 
 /// The right to append to one page. Offsets are bytes from the start of the page.
 #[derive(Debug)]
@@ -127,10 +127,15 @@ impl PageWriter {
     pub fn commit(&mut self, offset: usize, word: u64) {
         // SYNC: pairs with the acquire load in `PageView::load_word`.
         self.word(offset).store(word, Ordering::Release);
-        let next = offset + CommitWord::unpack(word).length_bytes as usize;
+    }
+
+    /// Clears memory ahead of `next`, the position behind the last record, for the records to come. Call it after the commit, when nobody
+    /// waits any more: stores become visible in order, and those that clear may have to wait for memory.
+    #[inline]
+    pub fn clear_ahead(&mut self, next: usize) {
         if self.clear_end < RECORDS_END && self.clear_end < next + CLEAR_AHEAD_BYTES {
             self.clear_end = self.clear_end.max(next);
-            self.clear(self.clear_end + CLEAR_AHEAD_BYTES);
+            self.clear(next + CLEAR_AHEAD_BYTES);
         }
     }
 
@@ -139,6 +144,31 @@ impl PageWriter {
     pub fn end(&mut self, offset: usize) {
         // SYNC: as in `commit`.
         self.word(offset).store(PAGE_END_WORD, Ordering::Release);
+    }
+}
+
+/// Bytes that one address translation covers at least.
+const FRAME_BYTES: usize = 4096;
+
+/// Whether a position that moves on enters another frame.
+#[inline(always)]
+fn is_new_frame(offset: usize, next: usize) -> bool {
+    offset / FRAME_BYTES != next / FRAME_BYTES
+}
+
+/// Asks for the last line of the frame behind the one at `offset`: so the processor knows where that frame is before the first record
+/// in it is waited for. The last line, because nobody writes it soon: asking for one that the writer is about to write would cost it.
+#[inline]
+fn prefetch_frame(base: NonNull<u8>, offset: usize) {
+    let last = (offset / FRAME_BYTES + 2) * FRAME_BYTES - PAGE_ALIGNMENT;
+    if last < PAGE_BYTES {
+        #[cfg(target_arch = "x86_64")]
+        // SAFETY: in bounds of the page; a prefetch reads and changes nothing.
+        unsafe {
+            std::arch::x86_64::_mm_prefetch::<{ std::arch::x86_64::_MM_HINT_T0 }>(base.as_ptr().add(last).cast());
+        }
+        #[cfg(not(target_arch = "x86_64"))]
+        let _ = (base, last);
     }
 }
 
@@ -282,6 +312,9 @@ impl<'a> PageView<'a> {
             return None;
         }
         let bytes = self.committed(offset, word.length_bytes as usize)?;
+        if is_new_frame(offset, offset + bytes.len()) {
+            prefetch_frame(self.base, offset + bytes.len());
+        }
         Some(EventRef::single(RecordRef::whole(bytes, word, sequence)?, sequence))
     }
 

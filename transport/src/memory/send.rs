@@ -196,6 +196,12 @@ impl TransportPage {
         self.writer.commit(offset, word);
     }
 
+    /// Clears memory ahead of `next`, the position behind the last record; see [`PageWriter::clear_ahead`].
+    #[inline]
+    pub fn clear_ahead(&mut self, next: usize) {
+        self.writer.clear_ahead(next);
+    }
+
     /// Marks the end of the page at `offset`, and lets the sender open another.
     ///
     /// # Panics
