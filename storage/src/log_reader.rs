@@ -11,7 +11,7 @@ use crate::{
     journal::{JournalCopy, JournalReader},
     wal::{ValidPage, Validity, list_segments, segment_name, validate},
 };
-use memmap2::MmapRaw;
+use memmap2::{Advice, MmapRaw};
 use std::{path::PathBuf, ptr::NonNull};
 use tapewire_schemas::{PAGE_BYTES, PAGE_HEADER_BYTES, PageHeader, PageView};
 
@@ -187,6 +187,7 @@ impl LogReader {
     fn enter(&mut self, page_number: u64, sequence: u64) -> Result<Found> {
         let Some(segment) = &self.segment else { return Ok(Found::NotYet) };
         if segment.is_mapped() {
+            segment.read_ahead(page_number);
             let page = segment.check(page_number, segment.mapped(page_number))?;
             page.check_owner(&self.stream, &segment.path)?;
             if page.header.first_sequence > sequence || page.seal.last_sequence < sequence {
@@ -401,6 +402,8 @@ impl LogReader {
 
 /// Looks at journal and files while the writer moves pages from one to the other.
 const SEEK_LOOKS_MAX: u32 = 8;
+/// Pages that are read ahead at a time: 4 MiB.
+const READ_AHEAD_PAGES: u64 = 16;
 /// Pages behind a missing one that are asked: more than a torn group has.
 const WITNESS_PAGES_MAX: u64 = 128;
 
@@ -441,6 +444,18 @@ impl OpenSegment {
         assert!(page_number < self.page_count);
         // SAFETY: in bounds by the assertion; a complete segment is never written or cut again.
         unsafe { std::slice::from_raw_parts(map.as_ptr().add(page_number as usize * PAGE_BYTES), PAGE_BYTES) }
+    }
+
+    /// Has the disk fetch what a reader in order wants soon, while it is busy with what is here.
+    fn read_ahead(&self, page_number: u64) {
+        let from = page_number + READ_AHEAD_PAGES;
+        let Some(map) = self.map.as_ref().filter(|_| page_number.is_multiple_of(READ_AHEAD_PAGES) && from < self.page_count) else {
+            return;
+        };
+        let count = READ_AHEAD_PAGES.min(self.page_count - from);
+        if let Err(reason) = map.advise_range(Advice::WillNeed, from as usize * PAGE_BYTES, count as usize * PAGE_BYTES) {
+            tracing::debug!(%reason, path = %self.path.display(), "cannot read ahead");
+        }
     }
 
     fn view(&self, page_number: u64) -> PageView<'_> {

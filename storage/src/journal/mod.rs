@@ -209,6 +209,13 @@ impl JournalMap {
         self.word(self.slot_offset(page_index) + offset).load(order)
     }
 
+    /// The words of the slot of a page.
+    pub(crate) fn slot_words(&self, page_index: u64) -> &[AtomicU64] {
+        // SAFETY: the slot lies inside the mapping, aligned to a memory page; words of the mapping are accessed as atomics only, or by
+        // whoever has the right to write bytes that nobody reads yet.
+        unsafe { std::slice::from_raw_parts(self.slot(page_index).as_ptr().cast(), PAGE_BYTES / 8) }
+    }
+
     fn slot(&self, page_index: u64) -> NonNull<u8> {
         // SAFETY: the slot lies inside the mapping.
         unsafe { NonNull::new_unchecked(self.map.as_mut_ptr().add(self.slot_offset(page_index))) }

@@ -2,7 +2,7 @@
 
 use super::{JournalMap, JournalState};
 use crate::{bus::Stream, error::Result};
-use std::sync::atomic::{Ordering, fence};
+use std::sync::atomic::{AtomicU64, Ordering, fence};
 use tapewire_schemas::{
     CommitWord, FIRST_SEQUENCE_OFFSET, FORMAT_VERSION, PAGE_BYTES, PAGE_END_WORD, PAGE_HEADER_BYTES, PAGE_MAGIC, PageView, RECORDS_END,
     RECORDS_OFFSET,
@@ -78,16 +78,15 @@ impl JournalCopy {
         if self.ended {
             return Ok(false);
         }
-        if map.page_word(self.page_index, 0, Ordering::Acquire) != GENERATION
-            || map.page_word(self.page_index, PAGE_INDEX_OFFSET, Ordering::Relaxed) != self.page_index
-        {
+        let slot = map.slot_words(self.page_index);
+        if !holds(slot, self.page_index) {
             return Err(Recycled);
         }
         let from = self.end;
         let (mut end, mut ended, mut record_count) = (from, false, self.record_count);
         while end < RECORDS_END {
             // SYNC: pairs with the release store in `PageWriter::commit`, in another process.
-            let word = map.page_word(self.page_index, end, Ordering::Acquire);
+            let word = slot[end / 8].load(Ordering::Acquire);
             if word == 0 {
                 break;
             }
@@ -101,22 +100,19 @@ impl JournalCopy {
                 // A recycled slot, or damage that the record's own check will name.
                 break;
             }
-            for offset in (end + 8..end + commit.length_bytes as usize).step_by(8) {
-                self.words[offset / 8] = map.page_word(self.page_index, offset, Ordering::Relaxed);
-            }
-            end += commit.length_bytes as usize;
+            let next = end + commit.length_bytes as usize;
+            let range = end / 8 + 1..next / 8;
+            copy_words(&slot[range.clone()], &mut self.words[range]);
+            end = next;
             record_count += 1;
         }
         if from == RECORDS_OFFSET {
-            for offset in (0..PAGE_HEADER_BYTES).step_by(8) {
-                self.words[offset / 8] = map.page_word(self.page_index, offset, Ordering::Relaxed);
-            }
+            let range = 0..PAGE_HEADER_BYTES / 8;
+            copy_words(&slot[range.clone()], &mut self.words[range]);
         }
         // SYNC: everything copied above was loaded before this second look; pairs with the fence in `JournalOpener::prepare`.
         fence(Ordering::Acquire);
-        if map.page_word(self.page_index, 0, Ordering::Acquire) != GENERATION
-            || map.page_word(self.page_index, PAGE_INDEX_OFFSET, Ordering::Relaxed) != self.page_index
-        {
+        if !holds(slot, self.page_index) {
             // What was copied may be of two pages: whoever still looks at this copy sees it end where it did.
             self.words[from / 8] = 0;
             return Err(Recycled);
@@ -126,6 +122,21 @@ impl JournalCopy {
         }
         (self.end, self.ended, self.record_count) = (end, ended, record_count);
         Ok(end != from || ended)
+    }
+}
+
+/// Whether a slot holds the page with this index.
+fn holds(slot: &[AtomicU64], page_index: u64) -> bool {
+    // SYNC: pairs with the release store of the generation in `JournalOpener::prepare`.
+    slot[0].load(Ordering::Acquire) == GENERATION && slot[PAGE_INDEX_OFFSET / 8].load(Ordering::Relaxed) == page_index
+}
+
+/// Copies words that may change meanwhile: whether they did is looked at afterwards.
+#[inline]
+fn copy_words(from: &[AtomicU64], to: &mut [u64]) {
+    for (word, to) in from.iter().zip(to) {
+        // SYNC: ordered by the acquire load before and the fence after.
+        *to = word.load(Ordering::Relaxed);
     }
 }
 
@@ -152,19 +163,16 @@ impl JournalReader {
 
     /// First sequence of a page: `None` when the slot holds another page, 0 when the page is empty.
     pub(crate) fn first_sequence(&self, page_index: u64) -> Option<u64> {
-        let map = &self.map;
-        let is_here = || {
-            map.page_word(page_index, 0, Ordering::Acquire) == GENERATION
-                && map.page_word(page_index, PAGE_INDEX_OFFSET, Ordering::Relaxed) == page_index
-        };
-        if !is_here() {
+        let slot = self.map.slot_words(page_index);
+        if !holds(slot, page_index) {
             return None;
         }
         // SYNC: the commit word is stored after the first sequence; pairs with `PageWriter::commit`.
-        let started = map.page_word(page_index, RECORDS_OFFSET, Ordering::Acquire) != 0;
-        let sequence = map.page_word(page_index, FIRST_SEQUENCE_OFFSET, Ordering::Relaxed);
+        let started = slot[RECORDS_OFFSET / 8].load(Ordering::Acquire) != 0;
+        let sequence = slot[FIRST_SEQUENCE_OFFSET / 8].load(Ordering::Relaxed);
+        // SYNC: as in `JournalCopy::extend`.
         fence(Ordering::Acquire);
-        is_here().then_some(if started { sequence } else { 0 })
+        holds(slot, page_index).then_some(if started { sequence } else { 0 })
     }
 
     /// The page being written: walks on from the hint, which is at most a millisecond old.
