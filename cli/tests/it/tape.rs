@@ -145,15 +145,17 @@ impl Watcher {
     /// What was seen since the last call is in the log, byte for byte. Returns the last sequence that was seen.
     #[track_caller]
     pub fn compare_with_log(&self, random: &mut fastrand::Rng) -> u64 {
-        let fresh = std::mem::take(&mut self.shared.tape.lock().unwrap().fresh);
-        let last = self.shared.tape.lock().unwrap().last;
+        let (fresh, last) = {
+            let mut tape = self.shared.tape.lock().unwrap();
+            (std::mem::take(&mut tape.fresh), tape.last)
+        };
         let Some(first) = fresh.first() else { return last };
         let tape = read_log(&self.directory, first.first, last);
         assert_eq!(tape.last, last, "the log ends before what was seen");
-        assert_eq!(tape.fresh.len(), fresh.len());
         for (found, seen) in tape.fresh.iter().zip(&fresh) {
             assert_eq!(found, seen, "the log says something else than what was seen");
         }
+        assert_eq!(tape.fresh.len(), fresh.len(), "events are missing at the end");
         let mut log = LogReader::open(&Bus::open(&self.directory).unwrap().stream("market")).unwrap();
         for _ in 0..32 {
             let sequence = random.u64(1..=last);
