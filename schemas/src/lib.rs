@@ -52,7 +52,7 @@ pub use decimal::{Decimal, Scale, significant_decimals};
 pub use error::{DecimalError, SchemaError};
 pub use event::{Event, EventRef, Payload, RecordDraft, RecordDrafts, Stamp};
 pub use frame::{FRAME_MAGIC, FrameHeader};
-pub use memory::{EventSlot, PAGE_ALIGNMENT, PageView, PageWriter, Slot, format_page};
+pub use memory::{Behind, EventSlot, PAGE_ALIGNMENT, PageView, PageWriter, Slot, format_page};
 pub use page::{
     FIRST_SEQUENCE_OFFSET, FIRST_TS_EVENT_OFFSET, FORMAT_VERSION, PAGE_BYTES, PAGE_END_WORD, PAGE_HEADER_BYTES, PAGE_MAGIC, PageHeader,
     RECORDS_BYTES, RECORDS_END, RECORDS_OFFSET, SEAL_BYTES, SEAL_OFFSETS, Seal,

@@ -238,9 +238,22 @@ pub enum EventSlot<'a> {
         record_count: u32,
         /// Their bytes.
         bytes: &'a [u8],
-        /// Whether the page ends behind them: the event goes on in the next page.
-        page_ends: bool,
+        /// What is behind them.
+        behind: Behind,
     },
+}
+
+/// What lies behind the records of an [`EventSlot::Part`], found in the same look as they were: the writer moves on meanwhile.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Behind {
+    /// Nothing yet: the event's next record is still being written.
+    Open,
+    /// The page's end: the event goes on in the next page.
+    PageEnd,
+    /// Another event: this one was cut by a crash.
+    Event,
+    /// Whatever it is, the event ends here.
+    Last,
 }
 
 impl<'a> PageView<'a> {
@@ -358,26 +371,27 @@ impl<'a> PageView<'a> {
     fn group(&self, offset: usize, sequence: u64, first: RecordRef<'a>) -> Result<EventSlot<'a>, SchemaError> {
         let (mut end, mut record_count) = (offset + first.bytes().len(), 1u32);
         let mut is_last = first.is_last();
-        let mut page_ends = false;
-        while !is_last && !page_ends {
+        let behind = loop {
+            if is_last {
+                break Behind::Last;
+            }
             let overflow = SchemaError::Group { sequence, reason: "its sequences leave 64 bits" };
             match self.slot(end, sequence.checked_add(u64::from(record_count)).ok_or(overflow)?)? {
-                Slot::Open => break,
-                Slot::End => page_ends = true,
-                // Another event begins where this one should go on: the reader decides what a group without an end means.
-                Slot::Record(record) if record.is_first() => break,
+                Slot::Open => break Behind::Open,
+                Slot::End => break Behind::PageEnd,
+                Slot::Record(record) if record.is_first() => break Behind::Event,
                 Slot::Record(record) => {
                     is_last = record.is_last();
                     end += record.bytes().len();
                     record_count += 1;
                 }
             }
-        }
+        };
         let bytes = self.committed(offset, end - offset).ok_or(SchemaError::Group { sequence, reason: "it leaves the page" })?;
-        if is_last && first.is_first() {
+        if behind == Behind::Last && first.is_first() {
             return EventRef::new(bytes, sequence).map(EventSlot::Event);
         }
-        Ok(EventSlot::Part { record_count, bytes, page_ends })
+        Ok(EventSlot::Part { record_count, bytes, behind })
     }
 
     /// Record bytes from `offset` on, which the caller has seen committed (their commit words loaded through this view).

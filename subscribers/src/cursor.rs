@@ -3,7 +3,7 @@
 //! An event whose records lie in one page is read in place. A group that leaves its page is put together in a buffer, and delivered once,
 //! at its last record.
 
-use tapewire_schemas::{EventRef, EventSlot, PageView, RECORDS_OFFSET, RecordRef, SchemaError, Slot};
+use tapewire_schemas::{Behind, EventRef, EventSlot, PageView, RECORDS_OFFSET, RecordRef, SchemaError, Slot};
 use zerocopy::IntoBytes;
 
 /// The longest group: 64 MiB, four million levels.
@@ -129,7 +129,7 @@ impl EventCursor {
                     self.sequence = event.last_sequence() + 1;
                     return Ok(Step::Event(event));
                 }
-                EventSlot::Part { record_count, bytes, page_ends } => self.take(view, record_count, bytes, page_ends)?,
+                EventSlot::Part { record_count, bytes, behind } => self.take(record_count, bytes, behind)?,
             };
             match part {
                 Part::Taken => {}
@@ -149,40 +149,24 @@ impl EventCursor {
         }
     }
 
-    fn take(&mut self, view: PageView<'_>, record_count: u32, bytes: &[u8], page_ends: bool) -> Result<Part, SchemaError> {
-        let (begins, ends) = edges(bytes, self.sequence, record_count)?;
+    fn take(&mut self, record_count: u32, bytes: &[u8], behind: Behind) -> Result<Part, SchemaError> {
+        let begins = RecordRef::new(bytes, self.sequence)?.is_first();
         let (end, next) = (self.offset + bytes.len(), self.sequence + u64::from(record_count));
         if begins {
             self.cut();
-            let is_cut = !ends && !page_ends && matches!(view.slot(end, next)?, Slot::Record(_));
-            if !page_ends && !is_cut {
+            match behind {
                 // Its other records are still being written: wait, and read it in place.
-                return Ok(Part::Open);
-            }
-            if is_cut {
-                self.groups_cut += 1;
-            } else {
-                self.group.push(bytes, self.sequence)?;
+                Behind::Open => return Ok(Part::Open),
+                Behind::Event => self.groups_cut += 1,
+                Behind::PageEnd | Behind::Last => self.group.push(bytes, self.sequence)?,
             }
         } else if !self.group.words.is_empty() {
             self.group.push(bytes, self.sequence)?;
         }
         // Else: the tail of a group whose beginning lies before our start.
         (self.offset, self.sequence) = (end, next);
-        Ok(if ends && !self.group.words.is_empty() { Part::Complete } else { Part::Taken })
+        Ok(if behind == Behind::Last && !self.group.words.is_empty() { Part::Complete } else { Part::Taken })
     }
-}
-
-/// Whether the first of these records begins an event, and whether the last ends one.
-fn edges(bytes: &[u8], sequence: u64, record_count: u32) -> Result<(bool, bool), SchemaError> {
-    let (mut offset, mut begins, mut ends) = (0, false, false);
-    for index in 0..record_count {
-        let record = RecordRef::new(&bytes[offset..], sequence + u64::from(index))?;
-        offset += record.bytes().len();
-        begins |= index == 0 && record.is_first();
-        ends = record.is_last();
-    }
-    Ok((begins, ends))
 }
 
 /// Offset of the record with `sequence` in a page, or of the place where it will be.

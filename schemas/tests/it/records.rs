@@ -96,14 +96,14 @@ impl Pages {
                         offset += event.bytes().len();
                         sequence = event.last_sequence() + 1;
                     }
-                    EventSlot::Part { record_count, bytes, page_ends } => {
+                    EventSlot::Part { record_count, bytes, behind } => {
                         if part.is_empty() {
                             part_sequence = sequence;
                         }
                         part.extend_from_slice(bytes);
                         offset += bytes.len();
                         sequence += u64::from(record_count);
-                        if !page_ends {
+                        if behind != Behind::PageEnd {
                             events.push((part_sequence, Words::copy_of(&std::mem::take(&mut part))));
                         }
                     }

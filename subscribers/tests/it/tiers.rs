@@ -5,7 +5,7 @@ use tapewire_publisher::{
     Durability, Publisher, PublisherSettings,
     feed::{Feed, InstrumentBinding, SimulatorFeed, SimulatorSpec},
 };
-use tapewire_schemas::{Event, Payload, Side, Stamp, Trade};
+use tapewire_schemas::{BookRef, Event, Level, Payload, RECORD_LEVELS_MAX, Side, Stamp, Trade};
 use tapewire_stdx::wait::Wait;
 use tapewire_storage::{Bus, WalSettings};
 use tapewire_subscribers::{End, Polled, Start, StreamDigest, SubscribeError, Subscriber, SubscriberSettings, Tier};
@@ -119,4 +119,39 @@ fn what_no_log_has_is_told_as_a_gap() {
     assert_eq!(seen + missed, last);
     assert_eq!(subscriber.position(), last + 1);
     publisher.close().unwrap();
+}
+
+#[test]
+fn a_group_is_seen_whole_while_it_is_written() {
+    const COUNT: usize = 4000;
+    let directory = tempfile::tempdir().unwrap();
+    let bus = Bus::open_or_create(directory.path()).unwrap();
+    let mut publisher = Publisher::open(&bus, &PublisherSettings::default()).unwrap();
+    let reader = std::thread::spawn({
+        let bus = bus.clone();
+        move || {
+            let settings = SubscriberSettings::new(Tier::Realtime(Wait::Spin), Start::Seq(1), End::Closed);
+            let mut subscriber = Subscriber::open(&bus, &settings).unwrap();
+            let (mut groups, mut next) = (0, 1);
+            while subscriber
+                .poll(16, |sequence, event| {
+                    assert_eq!(sequence, next, "records are passed over");
+                    next = event.last_sequence() + 1;
+                    groups += usize::from(event.record_count() > 1);
+                })
+                .unwrap()
+                != Polled::Ended
+            {}
+            assert_eq!(subscriber.counters().groups_cut, 0);
+            groups
+        }
+    });
+    // Five records: a reader at the writer's heels finds one to four of them.
+    let levels = vec![Level { price: 1, quantity: 2 }; 4 * RECORD_LEVELS_MAX + 1];
+    let book = BookRef { venue_seq_first: 0, venue_seq_last: 0, bids: &levels, asks: &[] };
+    for _ in 0..COUNT {
+        publisher.publish(&Event { stamp: Stamp::default(), payload: Payload::BookSnapshot(book) }).unwrap();
+    }
+    publisher.close().unwrap();
+    assert_eq!(reader.join().unwrap(), COUNT);
 }
