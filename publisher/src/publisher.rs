@@ -126,7 +126,7 @@ impl Publisher {
             Some(known) => *known = definition,
             None => self.definitions.push(definition),
         }
-        self.sequencer.publish(&definition.event(self.clock.now_ns()))?;
+        self.publish(&definition.event(self.clock.now_ns()))?;
         Ok(definition)
     }
 
@@ -136,8 +136,8 @@ impl Publisher {
     /// [`Refused`]; nothing of the event is visible then.
     #[inline]
     pub fn publish(&mut self, event: &Event<'_>) -> Result<u64, Refused> {
-        if self.sequencer.page_index() >= self.definitions_due_at {
-            self.repeat_definitions()?;
+        if self.sequencer.page_index() + 1 >= self.definitions_due_at {
+            self.begin_segment(event)?;
         }
         self.sequencer.publish(event)
     }
@@ -152,7 +152,20 @@ impl Publisher {
         (events.len(), None)
     }
 
-    /// Every segment begins with all definitions, so that it can be read alone.
+    /// In the last page before a segment: where the event would open the segment, definitions go before it.
+    #[cold]
+    fn begin_segment(&mut self, event: &Event<'_>) -> Result<(), Refused> {
+        if self.sequencer.page_index() < self.definitions_due_at && self.sequencer.needs_page(event) {
+            self.sequencer.turn()?;
+        }
+        if self.sequencer.page_index() >= self.definitions_due_at {
+            self.repeat_definitions()?;
+        }
+        Ok(())
+    }
+
+    /// Every segment begins with all definitions, so that it can be read alone; but for the epoch's start, and the rest of a group that
+    /// crosses into it, which come before.
     #[cold]
     fn repeat_definitions(&mut self) -> Result<(), Refused> {
         let segment = self.sequencer.page_index() / self.segment_pages;

@@ -153,9 +153,14 @@ impl Sequencer {
         Ok(())
     }
 
+    /// Whether the event's first record goes into a page that is not begun yet.
+    pub(crate) fn needs_page(&self, event: &Event<'_>) -> bool {
+        event.records().next().is_some_and(|first| self.offset + first.length_bytes() > RECORDS_END - 8)
+    }
+
     /// Ends the page and begins the next; nothing has happened when it is refused.
     #[cold]
-    fn turn(&mut self) -> Result<(), Refused> {
+    pub(crate) fn turn(&mut self) -> Result<(), Refused> {
         self.wait_for_pages(1)?;
         let next = self.opener.ready.pop().ok_or(Refused::Full)?;
         let ended = std::mem::replace(&mut self.page, next);

@@ -117,6 +117,8 @@ impl Bus {
     }
 }
 
+/// The longest name of a stream.
+const STREAM_NAME_BYTES_MAX: usize = 64;
 /// Looks at a bus that another process is creating; each yields the core.
 const CREATE_LOOKS_MAX: u32 = 1_000_000;
 
@@ -143,6 +145,14 @@ impl Stream {
     #[must_use]
     pub fn directory(&self) -> &Path {
         &self.directory
+    }
+
+    /// Whether the name can be a file's: checked before anything is made of it.
+    pub(crate) fn check_name(&self) -> Result<()> {
+        let is_plain = |byte: u8| byte.is_ascii_alphanumeric() || matches!(byte, b'-' | b'_' | b'.');
+        let sound =
+            (1..=STREAM_NAME_BYTES_MAX).contains(&self.name.len()) && !self.name.starts_with('.') && self.name.bytes().all(is_plain);
+        if sound { Ok(()) } else { Err(StorageError::StreamName { name: self.name.clone() }) }
     }
 
     pub(crate) fn path(&self, name: &str) -> PathBuf {

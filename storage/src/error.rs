@@ -103,6 +103,12 @@ pub enum StorageError {
         /// Why.
         reason: String,
     },
+    /// A stream's name becomes the name of a directory.
+    #[error("{name:?} is no name of a stream: 1 to 64 letters, digits, '-', '_' and '.', not beginning with '.'")]
+    StreamName {
+        /// The name.
+        name: String,
+    },
     /// A setting out of its range.
     #[error("{setting} is {value}: {reason}")]
     Setting {

@@ -57,6 +57,8 @@ pub struct LogReader {
     is_stale: bool,
     copy: JournalCopy,
     place: Place,
+    /// Where the files ended when nobody wrote them: epoch, last segment, last sequence.
+    files_end: Option<(Option<EpochState>, u64, u64)>,
 }
 
 impl LogReader {
@@ -65,6 +67,7 @@ impl LogReader {
     /// # Errors
     /// [`StorageError::NoStream`] where it was never written, and what the file system says.
     pub fn open(stream: &Stream) -> Result<Self> {
+        stream.check_name()?;
         let mut reader = Self {
             stream: stream.clone(),
             epoch: None,
@@ -73,6 +76,7 @@ impl LogReader {
             is_stale: false,
             copy: JournalCopy::new(),
             place: Place::Nowhere,
+            files_end: None,
         };
         reader.attach()?;
         if reader.epoch.is_none() {
@@ -141,7 +145,8 @@ impl LogReader {
         if first == 0 || first > sequence {
             return None;
         }
-        if self.copy.is_ended() && self.copy.next_sequence() <= sequence {
+        let next = self.copy.next_sequence();
+        if next < sequence || (self.copy.is_ended() && next == sequence) {
             return Some(Found::NotYet);
         }
         self.place = Place::Ring;
@@ -338,21 +343,36 @@ impl LogReader {
         self.files_head()
     }
 
-    fn files_head(&self) -> Result<u64> {
-        let mut buffer = JournalCopy::new();
-        for first_sequence in list_segments(&self.stream)?.into_iter().rev() {
-            let Some(segment) = OpenSegment::open(&self.stream, first_sequence, false)? else { continue };
-            let mut page_number = segment.find(u64::MAX)?;
-            while let Some(at) = page_number {
-                if segment.read(at, buffer.bytes_mut())?
-                    && let Validity::Valid(page) = validate(buffer.bytes())
-                {
-                    return Ok(page.seal.last_sequence);
-                }
-                page_number = at.checked_sub(1);
-            }
+    /// Where the files end: as the epoch's end says, or as far as pages follow one another. What lies behind a hole was never durable, and
+    /// recovery cuts it.
+    fn files_head(&mut self) -> Result<u64> {
+        if let Some(closed_at) = self.epoch.and_then(|state| state.closed_at) {
+            return Ok(closed_at);
         }
-        Ok(0)
+        let Some(first_sequence) = list_segments(&self.stream)?.last().copied() else { return Ok(0) };
+        if let Some((epoch, segment, head)) = self.files_end
+            && (epoch, segment) == (self.epoch, first_sequence)
+        {
+            return Ok(head);
+        }
+        let Some(segment) = OpenSegment::open(&self.stream, first_sequence, false)? else { return Ok(first_sequence - 1) };
+        let head = segment.last_in_sequence()?;
+        self.files_end = Some((self.epoch, first_sequence, head));
+        Ok(head)
+    }
+
+    /// Where the newest epoch ended, as far as the last look told; `None` while its writer lives, or after it died.
+    #[must_use]
+    pub fn closed_at(&self) -> Option<u64> {
+        self.epoch.and_then(|state| state.closed_at)
+    }
+
+    /// First sequence of the segment that holds `sequence`; 1 where no file has it.
+    ///
+    /// # Errors
+    /// What the file system says.
+    pub fn segment_start(&self, sequence: u64) -> Result<u64> {
+        Ok(list_segments(&self.stream)?.into_iter().take_while(|first| *first <= sequence).last().unwrap_or(1))
     }
 
     /// The oldest sequence in the files; `None` where there are none.
@@ -493,6 +513,31 @@ impl OpenSegment {
             if begins_by { low = middle + 1 } else { high = middle }
         }
         Ok(low.checked_sub(1))
+    }
+
+    /// Last sequence of the pages that follow one another from the first on; damage where what is behind them was durable.
+    fn last_in_sequence(&self) -> Result<u64> {
+        let mut buffer = JournalCopy::new();
+        let (mut last, mut is_open, mut end) = (self.first_sequence - 1, true, 0);
+        for page_number in 0..self.page_count {
+            if page_number > end + WITNESS_PAGES_MAX || !self.read(page_number, buffer.bytes_mut())? {
+                break;
+            }
+            let offset = page_number * PAGE_BYTES as u64;
+            match validate(buffer.bytes()) {
+                Validity::Valid(page) if is_open && page.header.first_sequence == last + 1 => {
+                    (last, end) = (page.seal.last_sequence, page_number);
+                    is_open = page.seal.complete == 1;
+                }
+                Validity::Valid(page) if page.seal.durable_sequence > last => {
+                    let reason = format!("records {} to {} were durable and are gone", last + 1, page.seal.durable_sequence);
+                    return Err(StorageError::corrupt(&self.path, offset, reason));
+                }
+                Validity::Damaged(reason) => return Err(StorageError::corrupt(&self.path, offset, reason)),
+                Validity::Valid(_) | Validity::Unsealed => is_open = false,
+            }
+        }
+        Ok(last)
     }
 
     fn check(&self, page_number: u64, page: &[u8]) -> Result<ValidPage> {

@@ -31,6 +31,8 @@ pub struct Definition {
 #[derive(Clone, Debug, Default)]
 pub struct Registry {
     by_id: BTreeMap<u32, Definition>,
+    /// Whether an id was defined again: then older records need older definitions.
+    has_older: bool,
 }
 
 impl Registry {
@@ -57,7 +59,7 @@ impl Registry {
         let mut at = 0;
         while let Some(entry) = bytes.get(at..at + ENTRY_BYTES) {
             match decode(entry) {
-                Ok(definition) => registry.by_id.insert(definition.instrument_id, definition),
+                Ok(definition) => registry.has_older |= registry.by_id.insert(definition.instrument_id, definition).is_some(),
                 // Torn, in whatever order its blocks reached the disk.
                 Err(_) if at + ENTRY_BYTES == bytes.len() => break,
                 Err(reason) => return Err(StorageError::corrupt(&path, at as u64, reason)),
@@ -65,6 +67,20 @@ impl Registry {
             at += ENTRY_BYTES;
         }
         Ok((registry, at as u64))
+    }
+
+    /// Whether scales changed at some time: records before that are decoded by older definitions, which the stream itself has.
+    #[must_use]
+    pub fn has_older(&self) -> bool {
+        self.has_older
+    }
+
+    /// Puts the definition that a record holds into the place of the one with its id.
+    pub fn apply(&mut self, record: &RecordRef<'_>) {
+        if let Body::Instrument(instrument) = record.body() {
+            let (instrument_id, venue_id) = (record.instrument_id(), record.venue_id());
+            self.by_id.insert(instrument_id, Definition { instrument_id, venue_id, instrument: *instrument });
+        }
     }
 
     /// The definition of an id.

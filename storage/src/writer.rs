@@ -11,8 +11,12 @@ use crate::{
 use std::{
     sync::{Arc, atomic::Ordering},
     thread::JoinHandle,
+    time::{Duration, Instant},
 };
-use tapewire_stdx::failpoint::{FailPoint, pass};
+use tapewire_stdx::{
+    failpoint::{FailPoint, pass},
+    wait::Wait,
+};
 
 /// Sizes and times of journal and WAL.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -45,6 +49,10 @@ impl WalSettings {
     }
 }
 
+/// How long a new writer waits for the lock of one that is dying, and how often it looks.
+const LOCK_WAIT_MAX: Duration = Duration::from_millis(500);
+const LOCK_LOOK_INTERVAL: Duration = Duration::from_millis(5);
+
 /// The lock of a stream's one writer; the system gives it back when the process ends, however it ends.
 #[derive(Debug)]
 struct WriterLock {
@@ -54,6 +62,7 @@ struct WriterLock {
 
 impl WriterLock {
     fn take(stream: &Stream) -> Result<Self> {
+        stream.check_name()?;
         let disk = stream.disk();
         disk.create_dir_all(stream.directory()).map_err(StorageError::io("create", stream.directory()))?;
         let path = stream.path("writer.lock");
@@ -63,7 +72,13 @@ impl WriterLock {
             other => other,
         }
         .map_err(StorageError::io("open", &path))?;
-        if !file.try_lock().map_err(StorageError::io("lock", &path))? {
+        // A writer that was killed a moment ago keeps the lock until the system has cleared it away.
+        let from = Instant::now();
+        while !file.try_lock().map_err(StorageError::io("lock", &path))? {
+            if from.elapsed() < LOCK_WAIT_MAX {
+                Wait::Sleep(LOCK_LOOK_INTERVAL).once();
+                continue;
+            }
             let mut text = [0; 10];
             let pid = file.read_exact_at(&mut text, 0).ok().and_then(|()| std::str::from_utf8(&text).ok()?.trim().parse().ok());
             return Err(StorageError::WriterActive { path: stream.directory().to_owned(), pid: pid.unwrap_or(0) });

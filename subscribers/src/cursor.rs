@@ -77,6 +77,11 @@ impl EventCursor {
         Self { offset: RECORDS_OFFSET, sequence, group: Group::default(), groups_cut: 0 }
     }
 
+    /// Whether a group has begun and is not delivered yet.
+    pub(crate) fn is_in_group(&self) -> bool {
+        !self.group.words.is_empty() && !self.group.is_done
+    }
+
     /// Moves elsewhere; a group that was begun is given up.
     pub(crate) fn reset(&mut self, sequence: u64) {
         self.sequence = sequence;

@@ -17,9 +17,12 @@ pub enum SubscribeError {
     /// A record that is not valid.
     #[error(transparent)]
     Schema(#[from] SchemaError),
-    /// After a power loss the stream goes on before this subscriber's position: what it saw from `to` on may return in another form.
-    /// The subscriber is positioned at `to`; drop what was derived from later records and poll on.
-    #[error("the stream was rolled back from sequence {from} to {to} by a power loss; restart books from a snapshot")]
+    /// The stream goes on before this subscriber's position, after a power loss or where it is not logged: what it saw from `to` on may
+    /// return in another form. The subscriber is positioned at `to`; drop what was derived from later records and poll on.
+    #[error(
+        "the stream was rolled back from sequence {from} to {to}: what followed was not kept (a power loss, or a stream without a log); \
+         restart books from a snapshot"
+    )]
     Rollback {
         /// Where the subscriber was.
         from: u64,
@@ -34,6 +37,14 @@ pub enum SubscribeError {
         from: u64,
         /// Last sequence that was missed.
         to: u64,
+    },
+    /// A setting is out of range.
+    #[error("{setting}: {reason}")]
+    Setting {
+        /// Which.
+        setting: &'static str,
+        /// What is possible.
+        reason: &'static str,
     },
     /// A number does not fit.
     #[error(transparent)]

@@ -28,6 +28,7 @@
 
 mod book;
 mod cursor;
+mod definitions;
 mod digest;
 mod error;
 mod filter;
@@ -35,6 +36,7 @@ mod settings;
 mod subscriber;
 
 pub use book::{Book, BookSide, TradePrices, TradeSummary};
+pub use definitions::definitions_at;
 pub use digest::{InstrumentState, StreamDigest};
 pub use error::SubscribeError;
 pub use filter::Filter;

@@ -32,7 +32,8 @@ pub enum End {
     Head,
     /// Behind the event that holds this sequence.
     Seq(u64),
-    /// When the writer has ended the stream in good order and everything is read.
+    /// When the writer has ended the stream, or it was recovered, and everything is read. Where that was so before the start, the next
+    /// writer's end counts.
     Closed,
     /// Never.
     Never,

@@ -31,6 +31,12 @@ enum Source {
 const IDLE_CHECK_INTERVAL: Duration = Duration::from_millis(2);
 /// The same where there is no journal to look at, only files.
 const IDLE_CHECK_INTERVAL_FILES: Duration = Duration::from_millis(50);
+/// The shortest batches of the delayed tier.
+const BATCH_INTERVAL_MIN: Duration = Duration::from_micros(100);
+/// Nothing more for so long, at an end that was published: the group there was cut, and the end is reached without it.
+const GROUP_WAIT_MAX: Duration = Duration::from_secs(1);
+/// Pages passed in one poll at most, however few of their events are wanted.
+const POLL_PAGES_MAX: u32 = 64;
 /// How long a subscriber waits for the pages of a publisher that is there.
 const CONNECT_MAX: Duration = Duration::from_millis(20);
 /// Polls without anything between two looks at the clock.
@@ -42,7 +48,11 @@ pub struct Subscriber {
     stream: Stream,
     tier: Tier,
     filter: Filter,
+    /// First sequence that was asked for.
+    start: u64,
     end: End,
+    /// Since when there is nothing more, short of an end that was named.
+    idle_since: Option<Instant>,
     live: Option<PageReader>,
     transport: TransportConfig,
     log: LogReader,
@@ -67,6 +77,14 @@ impl Subscriber {
     /// [`SubscribeError::Storage`] where the stream does not exist or the start is no longer kept, [`SubscribeError::Transport`] where
     /// shared memory cannot be joined.
     pub fn open(bus: &Bus, settings: &SubscriberSettings) -> Result<Self, SubscribeError> {
+        if let Tier::Delayed(interval) = settings.tier
+            && interval < BATCH_INTERVAL_MIN
+        {
+            return Err(SubscribeError::Setting {
+                setting: "interval of the delayed tier",
+                reason: "a tenth of a millisecond is the least",
+            });
+        }
         let stream = bus.stream(&settings.stream_name);
         let mut log = LogReader::open(&stream)?;
         let transport = TransportConfig {
@@ -91,6 +109,8 @@ impl Subscriber {
             tier: settings.tier,
             filter: settings.filter.clone(),
             end,
+            start: sequence,
+            idle_since: None,
             live,
             transport,
             log,
@@ -149,7 +169,8 @@ impl Subscriber {
             return Ok(Polled::Idle);
         }
         let mut left = limit;
-        while left > 0 {
+        let mut pages_left = POLL_PAGES_MAX;
+        while left > 0 && pages_left > 0 {
             if self.is_at_end() {
                 return Ok(Polled::Ended);
             }
@@ -162,8 +183,8 @@ impl Subscriber {
                 Err(error) => Err(error),
             };
             match goes_on {
-                Ok(true) => {}
-                Ok(false) => return Ok(self.idle()),
+                Ok(true) => pages_left -= 1,
+                Ok(false) => return self.idle(),
                 Err(SubscribeError::Transport(TransportError::Disconnected { .. })) => self.reconnect()?,
                 Err(error) => return Err(error),
             }
@@ -203,7 +224,7 @@ impl Subscriber {
             if *left == 0 {
                 break Ok(PageRead::Limit);
             }
-            if self.cursor.sequence > stop_at {
+            if self.cursor.sequence > stop_at && !self.cursor.is_in_group() {
                 let is_batch = self.batch_until.is_some_and(|batch| self.cursor.sequence > batch);
                 break Ok(if is_batch { PageRead::Open } else { PageRead::Ended });
             }
@@ -216,6 +237,10 @@ impl Subscriber {
                     Err(error) => break Err(error.into()),
                 },
             };
+            if matches!(self.end, End::Seq(end) if event.first_sequence() > end) {
+                // The end lay in a group that was cut.
+                break Ok(PageRead::Ended);
+            }
             event_count += 1;
             if event.kind() == Kind::Control {
                 note_control(&event, &mut self.epoch_end);
@@ -227,6 +252,7 @@ impl Subscriber {
         };
         if self.cursor.sequence != from_sequence {
             self.idle_polls = 0;
+            self.idle_since = None;
             self.counters.events += event_count;
             self.counters.events_live += if self.source == Source::Live { event_count } else { 0 };
         }
@@ -234,16 +260,37 @@ impl Subscriber {
     }
 
     fn is_at_end(&self) -> bool {
-        matches!(self.end, End::Seq(end) if self.cursor.sequence > end)
+        matches!(self.end, End::Seq(end) if self.cursor.sequence > end) && !self.cursor.is_in_group()
     }
 
-    fn idle(&mut self) -> Polled {
+    #[cold]
+    fn idle(&mut self) -> Result<Polled, SubscribeError> {
         if self.batch_until.is_some_and(|until| self.cursor.sequence > until) {
             self.batch_until = None;
             self.counters.batches += 1;
         }
-        let closed = self.end == End::Closed && self.epoch_end.is_some_and(|end| self.cursor.sequence == end + 1);
-        if closed || self.is_at_end() { Polled::Ended } else { Polled::Idle }
+        let is_over = match self.end {
+            End::Closed => self.is_closed_here(),
+            End::Seq(end) => self.is_at_end() || self.is_cut_at(end)?,
+            End::Head | End::Never => false,
+        };
+        Ok(if is_over { Polled::Ended } else { Polled::Idle })
+    }
+
+    /// Whether the writer has ended the stream here, in good order or by recovery. A stream that was over before our start is waited for.
+    fn is_closed_here(&self) -> bool {
+        let ended = self.epoch_end.is_some_and(|end| self.cursor.sequence == end + 1);
+        ended || self.log.closed_at().is_some_and(|closed_at| self.start <= closed_at && closed_at < self.cursor.sequence)
+    }
+
+    /// Whether the records up to `end` are all there, and the group that holds it will not become whole: its writer is dead.
+    fn is_cut_at(&mut self, end: u64) -> Result<bool, SubscribeError> {
+        let now = Instant::now();
+        if now.duration_since(*self.idle_since.get_or_insert(now)) < GROUP_WAIT_MAX {
+            return Ok(false);
+        }
+        self.idle_since = None;
+        Ok(self.log.head()? >= end)
     }
 
     /// The delayed tier: whether a batch is due or under way.
@@ -258,9 +305,8 @@ impl Subscriber {
             return Ok(false);
         }
         // Ticks stay on their grid; those missed while a batch took long are skipped.
-        while self.next_batch <= now {
-            self.next_batch += interval;
-        }
+        let missed = now.duration_since(self.next_batch).as_nanos() / interval.as_nanos() + 1;
+        self.next_batch = u32::try_from(missed).map_or(now, |missed| self.next_batch + interval * missed);
         let published = self.log.seq_published()?;
         if published < self.cursor.sequence {
             // Nothing new: the checks of the idle path still have to run.
@@ -430,7 +476,13 @@ impl Subscriber {
                     self.counters.joined += 1;
                     return Ok(true);
                 }
-                if first == 0 || first > self.cursor.sequence {
+                let is_empty = first == 0;
+                if is_empty && live.peek()?.is_some_and(|next| next.epoch > key.0) {
+                    // Its writer ended, and will never begin it.
+                    live.turn();
+                    continue;
+                }
+                if is_empty || first > self.cursor.sequence {
                     return Ok(false);
                 }
             }
