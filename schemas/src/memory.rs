@@ -166,12 +166,12 @@ fn is_new_frame(offset: usize, next: usize) -> bool {
 fn prefetch_frame(base: NonNull<u8>, offset: usize) {
     let last = (offset / FRAME_BYTES + 2) * FRAME_BYTES - PAGE_ALIGNMENT;
     if last < PAGE_BYTES {
-        #[cfg(target_arch = "x86_64")]
+        #[cfg(all(target_arch = "x86_64", not(miri)))]
         // SAFETY: in bounds of the page; a prefetch reads and changes nothing.
         unsafe {
             std::arch::x86_64::_mm_prefetch::<{ std::arch::x86_64::_MM_HINT_T0 }>(base.as_ptr().add(last).cast());
         }
-        #[cfg(not(target_arch = "x86_64"))]
+        #[cfg(any(not(target_arch = "x86_64"), miri))]
         let _ = (base, last);
     }
 }
@@ -181,12 +181,12 @@ fn prefetch_frame(base: NonNull<u8>, offset: usize) {
 #[inline(always)]
 fn prefetch_for_writing(base: NonNull<u8>, offset: usize) {
     if offset < PAGE_BYTES {
-        #[cfg(target_arch = "x86_64")]
+        #[cfg(all(target_arch = "x86_64", not(miri)))]
         // SAFETY: in bounds of the page; a prefetch changes nothing, and processors that do not know this one skip it.
         unsafe {
             std::arch::asm!("prefetchw [{}]", in(reg) base.as_ptr().add(offset), options(nostack, preserves_flags));
         }
-        #[cfg(not(target_arch = "x86_64"))]
+        #[cfg(any(not(target_arch = "x86_64"), miri))]
         let _ = base;
     }
 }

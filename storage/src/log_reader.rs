@@ -116,6 +116,10 @@ impl LogReader {
     /// [`StorageError::Pruned`] for what is no longer kept, [`StorageError::Corrupt`] for damage.
     pub fn seek(&mut self, sequence: u64) -> Result<Found> {
         self.place = Place::Nowhere;
+        if self.live_journal().is_none() {
+            // A writer may have come: what it is writing is not taken for damage.
+            self.attach()?;
+        }
         // Known before the looks: what is durable is in the files, whatever the writer does meanwhile.
         let durable = match self.live_journal() {
             Some(journal) => journal.map().seq_durable(),

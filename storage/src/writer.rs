@@ -65,6 +65,8 @@ impl WriterLock {
         stream.check_name()?;
         let disk = stream.disk();
         disk.create_dir_all(stream.directory()).map_err(StorageError::io("create", stream.directory()))?;
+        let bus_directory = stream.bus().directory();
+        disk.sync_dir(bus_directory).map_err(StorageError::io("sync the directory", bus_directory))?;
         let path = stream.path("writer.lock");
         // Opened without emptying it: the pid of the writer that has it must stay readable.
         let file = match disk.open(&path, Access::Write) {

@@ -1,7 +1,7 @@
 //! The journal: a bounded ring of pages in a file on tmpfs. It survives the death of every process, feeds the WAL and heals the lapped.
 //!
 //! ```text
-//!      0  magic u32 | version u32              128  seq_published u64 | current_page u64   (journaler, every millisecond)
+//!      0  magic u32 | version u32              128  seq_published u64 | current_page u64   (opener, every millisecond)
 //!      8  stream_id u32 | epoch u32            256  seq_durable u64                        (journaler, after every sync)
 //!     16  bus_id u128                          384  seq_stored u64                         (tail)
 //!     32  boot_id u128                         512  state u64: 1 open, 2 closed, 3 failed, 4 salvaged
