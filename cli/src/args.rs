@@ -4,7 +4,7 @@ use clap::{Args, Parser, Subcommand, ValueEnum};
 use std::{path::PathBuf, str::FromStr, time::Duration};
 use tapewire_publisher::feed::Pace;
 use tapewire_schemas::Kind;
-use tapewire_stdx::{failpoint::FailPoint, wait::Wait};
+use tapewire_stdx::{cores, failpoint::FailPoint, wait::Wait};
 use tapewire_subscribers::{End, Start, Tier};
 
 /// An argument that clap could not check by itself.
@@ -14,6 +14,26 @@ pub struct WrongArgument {
     pub flag: &'static str,
     pub value: String,
     pub needed: String,
+}
+
+/// Ten years: the clock does not run over, and nobody waits longer.
+const SECONDS_MAX: u64 = 10 * 365 * 24 * 60 * 60;
+
+fn parse_seconds(text: &str) -> Result<u64, String> {
+    let seconds = text.parse().ok().filter(|seconds| *seconds <= SECONDS_MAX);
+    seconds.ok_or_else(|| format!("seconds are a whole number from 0 to {SECONDS_MAX} (10 years)"))
+}
+
+/// Whether this process may use the core: asked before anything is begun that a refusal would leave behind.
+pub fn check_core(core: Option<usize>) -> Result<(), WrongArgument> {
+    let available = cores::available();
+    match core.filter(|core| !available.contains(core)) {
+        None => Ok(()),
+        Some(core) => {
+            let needed = format!("this process may use cores {available:?}");
+            Err(WrongArgument { flag: "--core", value: core.to_string(), needed })
+        }
+    }
 }
 
 /// Market data, encoded once: live over shared memory, durable in a write-ahead log, the same bytes in the same order.
@@ -49,7 +69,7 @@ pub enum Command {
 #[derive(Debug, Args)]
 pub struct DemoArguments {
     /// How long to publish.
-    #[arg(long, default_value_t = 10)]
+    #[arg(long, default_value_t = 10, value_parser = parse_seconds)]
     pub seconds: u64,
     /// A capture in the neutral CSV format, plain or gzip, instead of the simulator.
     #[arg(long)]
@@ -83,7 +103,7 @@ pub struct PublishArguments {
     #[arg(long, value_enum, default_value = "recorded")]
     pub clock: ClockSource,
     /// End after this many seconds.
-    #[arg(long)]
+    #[arg(long, value_parser = parse_seconds)]
     pub seconds: Option<u64>,
     /// Pin the publishing thread to this core.
     #[arg(long)]
@@ -122,12 +142,6 @@ pub struct ReadArguments {
     /// head (what is published now), seq:N, closed (the writer has ended the stream) or never.
     #[arg(long, default_value = "never")]
     pub until: EndArgument,
-    /// Only these instruments, by symbol; may be repeated.
-    #[arg(long = "instrument")]
-    pub instruments: Vec<String>,
-    /// Only these kinds: trade, book_delta, book_snapshot, quote; may be repeated.
-    #[arg(long = "kind")]
-    pub kinds: Vec<KindArgument>,
     /// How the realtime tier waits.
     #[arg(long, value_enum, default_value = "yield")]
     pub wait_by: WaitName,
@@ -135,17 +149,31 @@ pub struct ReadArguments {
     #[arg(long, default_value_t = 100)]
     pub batch_ms: u64,
     /// Wait so many seconds for the stream to appear.
-    #[arg(long, default_value_t = 0)]
+    #[arg(long, default_value_t = 0, value_parser = parse_seconds)]
     pub wait_seconds: u64,
     /// Pin the reading thread to this core.
     #[arg(long)]
     pub core: Option<usize>,
 }
 
+/// What of a stream is wanted; nothing named means all of it.
+#[derive(Debug, Default, Args)]
+pub struct FilterArguments {
+    /// Only these instruments, by symbol; may be repeated. Definitions and control records always pass.
+    #[arg(long = "instrument", value_name = "SYMBOL")]
+    pub instruments: Vec<String>,
+    /// Only these kinds: trade, book_delta, book_snapshot, quote, instrument (definitions), control; may be repeated. Definitions and
+    /// control records always pass.
+    #[arg(long = "kind", value_name = "KIND")]
+    pub kinds: Vec<KindArgument>,
+}
+
 #[derive(Debug, Args)]
 pub struct SubscribeArguments {
     #[command(flatten)]
     pub read: ReadArguments,
+    #[command(flatten)]
+    pub filter: FilterArguments,
     /// What to print.
     #[arg(long, value_enum, default_value = "ndjson")]
     pub output: OutputName,

@@ -1,6 +1,12 @@
 //! `tapewire digest`: what a stream amounts to, as one JSON object on the last line of stdout.
 
-use crate::{Outcome, args::DigestArguments, follow, report::percentiles, signals::StopFlag};
+use crate::{
+    Outcome,
+    args::{DigestArguments, FilterArguments},
+    console, follow,
+    report::percentiles,
+    signals::StopFlag,
+};
 use hdrhistogram::Histogram;
 use serde_json::{Value, json};
 use std::time::{Duration, Instant};
@@ -9,7 +15,7 @@ use tapewire_subscribers::{Start, StreamDigest, Subscriber};
 
 pub fn run(arguments: &DigestArguments) -> anyhow::Result<Outcome> {
     let stop = StopFlag::install()?;
-    let (mut subscriber, registry) = follow::open(&arguments.read, &stop)?;
+    let (mut subscriber, registry) = follow::open(&arguments.read, &FilterArguments::default(), &stop)?;
     let mut digest = StreamDigest::new();
     if arguments.read.from.0 != Start::Seq(1) {
         digest.prime(&registry);
@@ -41,7 +47,7 @@ pub fn run(arguments: &DigestArguments) -> anyhow::Result<Outcome> {
                 progress["events"] = json!(digest.borrow().event_count());
                 progress["sequence_errors"] = json!(digest.borrow().sequence_errors());
                 progress["lag"] = json!((subscriber.log().seq_published()? + 1).saturating_sub(subscriber.position()));
-                println!("{}", json!({ "progress": progress }));
+                console::progress(json!({ "progress": progress }));
             }
             Ok(true)
         },
@@ -51,7 +57,7 @@ pub fn run(arguments: &DigestArguments) -> anyhow::Result<Outcome> {
     if let (Value::Object(result), Value::Object(summary)) = (&mut result, summary(&subscriber)) {
         result.extend(summary);
     }
-    println!("{result}");
+    console::result(result)?;
     Ok(if errors == 0 { Outcome::Done } else { Outcome::Disagrees })
 }
 

@@ -1,23 +1,24 @@
 //! Opening a subscriber from the command line's words, and driving it to its end.
 
 use crate::{
-    args::{ReadArguments, WrongArgument},
+    args::{FilterArguments, ReadArguments, WrongArgument, check_core},
     signals::StopFlag,
 };
 use std::time::{Duration, Instant};
 use tapewire_schemas::{EventRef, Kind};
 use tapewire_stdx::{cores, wait::Wait};
 use tapewire_storage::{Bus, Registry, StorageError};
-use tapewire_subscribers::{Filter, Polled, SubscribeError, Subscriber, SubscriberSettings};
+use tapewire_subscribers::{Filter, Polled, SubscribeError, Subscriber, SubscriberSettings, definitions_at};
 
 /// Events per poll.
 const POLL_EVENTS: usize = 4096;
 
 /// Opens the subscriber, waiting for the stream as long as asked.
-pub fn open(arguments: &ReadArguments, stop: &StopFlag) -> anyhow::Result<(Subscriber, Registry)> {
+pub fn open(arguments: &ReadArguments, wanted: &FilterArguments, stop: &StopFlag) -> anyhow::Result<(Subscriber, Registry)> {
+    check_core(arguments.core)?;
     let deadline = Instant::now() + Duration::from_secs(arguments.wait_seconds);
     let (bus, registry, subscriber) = loop {
-        match try_open(arguments) {
+        match try_open(arguments, wanted) {
             Err(error) if is_absent(&error) && Instant::now() < deadline && !stop.is_raised() => {
                 Wait::Sleep(Duration::from_millis(5)).once();
             }
@@ -31,15 +32,17 @@ pub fn open(arguments: &ReadArguments, stop: &StopFlag) -> anyhow::Result<(Subsc
     Ok((subscriber, registry))
 }
 
-fn try_open(arguments: &ReadArguments) -> anyhow::Result<(Bus, Registry, Subscriber)> {
+fn try_open(arguments: &ReadArguments, wanted: &FilterArguments) -> anyhow::Result<(Bus, Registry, Subscriber)> {
     let bus = Bus::open(&arguments.bus)?;
     let registry = Registry::open(&bus.stream(&arguments.stream))?;
     let settings = SubscriberSettings {
         stream_name: arguments.stream.clone(),
-        filter: filter(arguments, &registry)?,
+        filter: filter(wanted, &registry)?,
         ..SubscriberSettings::new(arguments.tier(), arguments.from.0, arguments.until.0)
     };
     let subscriber = Subscriber::open(&bus, &settings)?;
+    // Scales may have changed since the start.
+    let registry = definitions_at(&bus, &arguments.stream, subscriber.position())?;
     Ok((bus, registry, subscriber))
 }
 
@@ -51,7 +54,7 @@ fn is_absent(error: &anyhow::Error) -> bool {
     matches!(storage, Some(StorageError::NoBus { .. } | StorageError::NoStream { .. }))
 }
 
-fn filter(arguments: &ReadArguments, registry: &Registry) -> Result<Filter, WrongArgument> {
+fn filter(arguments: &FilterArguments, registry: &Registry) -> Result<Filter, WrongArgument> {
     let mut filter = Filter::default();
     if !arguments.kinds.is_empty() {
         let kinds: Vec<Kind> = arguments.kinds.iter().map(|kind| kind.0).collect();

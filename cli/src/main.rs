@@ -3,9 +3,8 @@
 //! stdout is data, stderr is everything else. Exit codes: 0 done; 1 failed; 2 wrong usage or input; 3 damage, or a digest that does not
 //! agree; 4 no such bus or stream, or another writer has it.
 
-#![allow(clippy::print_stdout, clippy::print_stderr, reason = "a command speaks on stdout and stderr")]
-
 mod args;
+mod console;
 mod demo;
 mod digest;
 mod follow;
@@ -37,6 +36,8 @@ fn main() -> ExitCode {
         .with_writer(std::io::stderr)
         .with_max_level(if arguments.verbose { tracing::Level::DEBUG } else { tracing::Level::WARN })
         .with_target(false)
+        // It would say on stderr that stderr cannot be written, and die of it.
+        .log_internal_errors(false)
         .init();
     let outcome = match arguments.command {
         Command::Demo(settings) => demo::run(&settings),
@@ -50,7 +51,7 @@ fn main() -> ExitCode {
         Ok(Outcome::Done) => ExitCode::SUCCESS,
         Ok(Outcome::Disagrees) => ExitCode::from(3),
         Err(error) => {
-            eprintln!("tapewire: {error:#}");
+            console::note(format_args!("tapewire: {}", console::describe(&error)));
             ExitCode::from(exit_code(&error))
         }
     }

@@ -2,13 +2,17 @@
 
 use crate::{
     Outcome,
-    args::{ClockSource, FeedSource, PublishArguments},
+    args::{ClockSource, FeedSource, PublishArguments, WrongArgument, check_core},
+    console,
     report::progress_bar,
     signals::StopFlag,
 };
 use anyhow::{Context as _, anyhow};
 use serde_json::json;
-use std::time::{Duration, Instant};
+use std::{
+    path::Path,
+    time::{Duration, Instant},
+};
 use tapewire_publisher::{
     Durability, Publisher, PublisherSettings, Refused,
     feed::{CsvFeed, Feed, InstrumentBinding, Pace, Pacer, SimulatorFeed, SimulatorSpec},
@@ -25,11 +29,9 @@ const LOOK_EVENTS: u64 = 1024;
 
 pub fn run(arguments: &PublishArguments) -> anyhow::Result<Outcome> {
     let stop = StopFlag::install()?;
-    // The feed first: bad input must not leave a new epoch behind.
-    let mut feed: Box<dyn Feed> = match &arguments.feed {
-        FeedSource::Csv(path) => Box::new(CsvFeed::open(path)?),
-        FeedSource::Simulator(spec) => Box::new(SimulatorFeed::new(SimulatorSpec::parse(spec)?)?),
-    };
+    // The feed and the core first: bad input must not leave a new epoch behind.
+    let mut feed = open_feed(&arguments.feed)?;
+    check_core(arguments.core)?;
     if let Some(kill) = arguments.kill_at {
         failpoint::arm(kill.point, kill.nth);
     }
@@ -57,15 +59,31 @@ pub fn run(arguments: &PublishArguments) -> anyhow::Result<Outcome> {
     let last_sequence = publisher.close();
     let event_count = outcome?;
     let last_sequence = last_sequence?;
-    println!(
-        "{}",
-        json!({
-            "events": event_count, "epoch": epoch, "first_sequence": first_sequence, "last_sequence": last_sequence,
-            "seconds": seconds, "records": counters.records, "pages": counters.pages, "stalls": counters.stalls,
-            "salvaged": recovered.salvaged_count, "torn_pages": recovered.torn_pages,
-        })
-    );
+    console::result(json!({
+        "events": event_count, "epoch": epoch, "first_sequence": first_sequence, "last_sequence": last_sequence,
+        "seconds": seconds, "records": counters.records, "pages": counters.pages, "stalls": counters.stalls,
+        "salvaged": recovered.salvaged_count, "torn_pages": recovered.torn_pages,
+    }))?;
     Ok(Outcome::Done)
+}
+
+fn open_feed(source: &FeedSource) -> anyhow::Result<Box<dyn Feed>> {
+    Ok(match source {
+        FeedSource::Csv(path) => {
+            check_regular(path)?;
+            Box::new(CsvFeed::open(path)?)
+        }
+        FeedSource::Simulator(spec) => Box::new(SimulatorFeed::new(SimulatorSpec::parse(spec)?)?),
+    })
+}
+
+/// A capture is read twice, and what comes through a pipe or a device can be read once. A path that leads nowhere is for the feed to name.
+fn check_regular(path: &Path) -> Result<(), WrongArgument> {
+    if path.metadata().is_ok_and(|file| !file.is_file()) {
+        let needed = "this is not a regular file, and a feed is read twice: copy it to a file first, and name that".to_owned();
+        return Err(WrongArgument { flag: "--feed", value: format!("csv:{}", path.display()), needed });
+    }
+    Ok(())
 }
 
 /// Tells the bus of the feed's instruments, and the feed of the bus's ids.
@@ -169,12 +187,9 @@ impl<'a> Run<'a> {
         self.next_progress = now + interval;
         let counters = publisher.counters();
         let durable = publisher.wal_status().map_or(0, |status| status.seq_durable());
-        println!(
-            "{}",
-            json!({ "progress": {
-                "events": count, "seq_published": publisher.seq_published(), "seq_durable": durable, "stalls": counters.stalls,
-                "subscribers": publisher.subscriber_count(),
-            }})
-        );
+        console::progress(json!({ "progress": {
+            "events": count, "seq_published": publisher.seq_published(), "seq_durable": durable, "stalls": counters.stalls,
+            "subscribers": publisher.subscriber_count(),
+        }}));
     }
 }

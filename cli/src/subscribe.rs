@@ -3,10 +3,12 @@
 use crate::{
     Outcome,
     args::{OutputName, SubscribeArguments},
+    console::{self, STDOUT_FAILED},
     follow,
     output::{Printer, Shape},
     signals::StopFlag,
 };
+use anyhow::Context as _;
 use serde_json::json;
 use std::{
     io::{BufWriter, ErrorKind, Write as _},
@@ -18,7 +20,7 @@ const STATS_INTERVAL: Duration = Duration::from_secs(1);
 
 pub fn run(arguments: &SubscribeArguments) -> anyhow::Result<Outcome> {
     let stop = StopFlag::install()?;
-    let (mut subscriber, registry) = follow::open(&arguments.read, &stop)?;
+    let (mut subscriber, registry) = follow::open(&arguments.read, &arguments.filter, &stop)?;
     let shape = match arguments.output {
         OutputName::Ndjson => Some(Shape::Ndjson),
         OutputName::Csv => Some(Shape::Csv),
@@ -28,7 +30,7 @@ pub fn run(arguments: &SubscribeArguments) -> anyhow::Result<Outcome> {
     let mut printer = shape.map(|shape| Printer::new(shape, &registry));
     let failure = std::cell::RefCell::new(None);
     if let Some(printer) = &printer {
-        printer.begin(&mut *out.borrow_mut())?;
+        printer.begin(&mut *out.borrow_mut()).context(STDOUT_FAILED)?;
     }
     let (started, mut last, mut count, mut before) = (Instant::now(), Instant::now(), 0u64, 0u64);
     let is_stats = arguments.output == OutputName::Stats;
@@ -49,14 +51,15 @@ pub fn run(arguments: &SubscribeArguments) -> anyhow::Result<Outcome> {
             if is_stats && last.elapsed() >= STATS_INTERVAL {
                 let rate = (count - before) as f64 / last.elapsed().as_secs_f64();
                 let lag = (subscriber.log().seq_published()? + 1).saturating_sub(subscriber.position());
-                eprintln!("{count} events, {rate:.0}/s, at sequence {}, {lag} behind", subscriber.position() - 1);
+                let at = subscriber.position() - 1;
+                console::note(format_args!("{count} events, {rate:.0}/s, at sequence {at}, {lag} behind"));
                 (last, before) = (Instant::now(), count);
             }
-            out.borrow_mut().flush()?;
+            out.borrow_mut().flush().context(STDOUT_FAILED)?;
             Ok(failure.borrow().is_none())
         },
     );
-    match outcome.map_or_else(Err, |()| failure.into_inner().map_or(Ok(()), |error| Err(error.into()))) {
+    match outcome.map_or_else(Err, |()| failure.into_inner().map_or(Ok(()), |error| Err(error).context(STDOUT_FAILED))) {
         Ok(()) => {}
         // Whoever read our output has enough.
         Err(error) if error.downcast_ref::<std::io::Error>().is_some_and(|io| io.kind() == ErrorKind::BrokenPipe) => {
@@ -71,8 +74,8 @@ pub fn run(arguments: &SubscribeArguments) -> anyhow::Result<Outcome> {
             "events": count_cell.get(), "last_sequence": last_sequence, "seconds": started.elapsed().as_secs_f64(),
             "events_live": counters.events_live, "lapped": counters.lapped, "groups_cut": counters.groups_cut,
         });
-        writeln!(out.borrow_mut(), "{line}")?;
+        drop(out);
+        console::result(line)?;
     }
-    out.borrow_mut().flush()?;
     Ok(Outcome::Done)
 }

@@ -1,6 +1,6 @@
 //! `tapewire verify` and `tapewire recover`.
 
-use crate::{Outcome, args::StreamArguments, report::progress_bar};
+use crate::{Outcome, args::StreamArguments, console, report::progress_bar};
 use serde_json::json;
 use tapewire_stdx::failpoint;
 use tapewire_storage::{Bus, StorageError, WalSettings, recover_stream, verify_stream};
@@ -17,13 +17,10 @@ pub fn run_verify(arguments: &StreamArguments) -> anyhow::Result<Outcome> {
         bar.set_position(done_bytes);
     })?;
     bar.finish_and_clear();
-    println!(
-        "{}",
-        json!({
-            "segments": report.segments, "pages": report.pages, "records": report.records, "epochs": report.epochs,
-            "first_sequence": report.first_sequence, "last_sequence": report.last_sequence,
-        })
-    );
+    console::result(json!({
+        "segments": report.segments, "pages": report.pages, "records": report.records, "epochs": report.epochs,
+        "first_sequence": report.first_sequence, "last_sequence": report.last_sequence,
+    }))?;
     Ok(Outcome::Done)
 }
 
@@ -33,12 +30,9 @@ pub fn run_recover(arguments: &StreamArguments) -> anyhow::Result<Outcome> {
     }
     let bus = Bus::open(&arguments.bus)?;
     let tail = recover_stream(&bus, &arguments.stream, &WalSettings::default())?;
-    println!(
-        "{}",
-        json!({
-            "epoch": tail.epoch, "last_sequence": tail.last_sequence, "salvaged": tail.salvaged_count, "torn_pages": tail.torn_pages,
-            "cut_group": tail.cut_group,
-        })
-    );
+    console::result(json!({
+        "epoch": tail.epoch, "last_sequence": tail.last_sequence, "salvaged": tail.salvaged_count, "torn_pages": tail.torn_pages,
+        "cut_group": tail.cut_group,
+    }))?;
     Ok(Outcome::Done)
 }

@@ -5,7 +5,7 @@
 mod children;
 mod view;
 
-use crate::{Outcome, args::DemoArguments, report, signals::StopFlag};
+use crate::{Outcome, args::DemoArguments, console, report, signals::StopFlag};
 use anyhow::{Context as _, bail};
 use children::{Child, Line, Role};
 use serde_json::{Value, json};
@@ -54,9 +54,9 @@ fn run_on(arguments: &DemoArguments, bus: &Bus, stop: &StopFlag) -> anyhow::Resu
     let summary = summarize(arguments, &results?);
     let agrees = summary["identical"] == json!(true) && summary["sequence_errors"] == json!(0);
     if arguments.json {
-        println!("{summary}");
+        console::result(&summary)?;
     } else {
-        print!("{}", view::table(&summary));
+        console::result(view::table(&summary).trim_end())?;
     }
     Ok(if agrees { Outcome::Done } else { Outcome::Disagrees })
 }

@@ -1,6 +1,7 @@
 //! The live table of the demo, and its last form.
 
 use super::Role;
+use crate::console;
 use serde_json::Value;
 use std::{
     fmt::Write as _,
@@ -72,13 +73,13 @@ impl View {
             text.push_str(&line(&format!("{:<12}{:>14}{:>14.0}{lag:>10}  {note}", row.role.to_string(), row.events, row.rate)));
         }
         self.lines = 2 + self.rows.len();
-        eprint!("{text}");
+        console::note(text.trim_end_matches('\n'));
     }
 
     /// Leaves the screen to whatever comes next.
     pub fn finish(&mut self) {
         if self.is_drawn && self.lines > 0 {
-            eprintln!();
+            console::note("");
         }
     }
 }

@@ -113,7 +113,8 @@ pub fn remove_memory(bus_id: u128) {
     let _ = std::fs::remove_dir_all(directory);
 }
 
-fn memory_files(bus_id: u128) -> Vec<PathBuf> {
+/// What the transport of a bus has in memory.
+pub fn memory_files(bus_id: u128) -> Vec<PathBuf> {
     let prefix = TransportConfig::new(bus_id, "market", 0).memory_prefix();
     files_below(Path::new(MEMORY)).into_iter().filter(|path| name(path).starts_with(&prefix)).collect()
 }

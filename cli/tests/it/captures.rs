@@ -91,5 +91,11 @@ fn a_scale_change_keeps_the_book_exact() {
     let rows = rows.exits(0).stdout;
     assert!(rows.contains(",A/B,S,B,10.5,2,0,1\n") && rows.contains(",A/B,L,B,10.4567890123,0.00000001,0,3\n"), "{rows}");
     assert_eq!(digest["number_errors"], 0);
+    // Wherever reading begins, numbers are those of their time.
+    for row in rows.lines().skip(1) {
+        let sequence = row.split(',').next().unwrap();
+        let alone = run(&bus.subscribe(&format!("--tier historical --from seq:{sequence} --until seq:{sequence} --output csv")));
+        assert!(alone.exits(0).stdout.lines().any(|line| line == row), "{row} is read as something else from there on");
+    }
     bus.assert_clean();
 }

@@ -69,10 +69,43 @@ fn bad_words_are_refused() {
     check(bus.publish("sim:seeds=1"), 2, &["seeds=1", "the keys are", "instruments"]);
     check(bus.publish("sim:instruments=0"), 2, &["instruments=0", "from 1 to"]);
     check(bus.publish("sim:events=10 --journal-pages 1"), 2, &["journal_pages", "8 to"]);
-    check(bus.digest("--tier historical --until head --instrument NOPE"), 2, &["NOPE", "SIM0001"]);
-    check(bus.digest("--tier historical --kind candle"), 2, &["candle", "book_delta"]);
+    check(bus.subscribe("--tier historical --until head --instrument NOPE"), 2, &["NOPE", "SIM0001"]);
+    check(bus.subscribe("--tier historical --kind candle"), 2, &["candle", "book_delta"]);
+    // What is filtered out would look like holes to a digest.
+    check(bus.digest("--tier historical --until head --kind trade"), 2, &["unexpected argument", "--kind"]);
+    check(bus.digest("--tier historical --until head --instrument SIM0001"), 2, &["unexpected argument", "--instrument"]);
+    check(bus.publish("sim:events=10 --core 99999"), 2, &["--core", "99999", "may use cores"]);
+    check(bus.digest("--tier historical --until head --core 99999"), 2, &["--core", "99999", "may use cores"]);
     check(bus.digest("--tier historical --from seq:0"), 2, &["seq:0", "begin at 1"]);
     check(bus.digest("--tier historical --stream other"), 4, &["other", "publish to it first"]);
+}
+
+/// Far beyond what a clock can add; ten years are enough for everybody.
+#[test]
+fn seconds_have_a_bound() {
+    let bus = TestBus::new();
+    run(&bus.publish("sim:events=10 --seconds 315360000")).exits(0);
+    for seconds in ["18446744073709551615", "315360001"] {
+        let check = |arguments: String| drop(run(&arguments).exits(2).says(&[seconds, "0 to 315360000", "10 years"]));
+        check(bus.publish(&format!("sim:events=10 --seconds {seconds}")));
+        check(bus.digest(&format!("--wait-seconds {seconds}")));
+        check(bus.subscribe(&format!("--wait-seconds {seconds}")));
+        check(format!("demo --seconds {seconds}"));
+    }
+    assert_eq!(bus.epoch().unwrap().epoch, 1);
+}
+
+/// A feed is read twice: what can be read only once is refused before it is opened.
+#[test]
+fn a_feed_is_a_regular_file() {
+    let bus = TestBus::new();
+    run(&bus.publish("sim:events=10")).exits(0);
+    let pipe = bus.path().join("pipe.csv");
+    assert!(std::process::Command::new("mkfifo").arg(&pipe).status().unwrap().success());
+    for path in [pipe.to_str().unwrap(), "/dev/stdin", "/dev/null", bus.path().to_str().unwrap()] {
+        run(&bus.publish(&format!("csv:{path}"))).exits(2).says(&[path, "not a regular file", "copy it to a file first"]);
+    }
+    assert_eq!(bus.epoch().unwrap().epoch, 1);
 }
 
 #[test]

@@ -11,6 +11,7 @@ mod bus;
 mod captures;
 mod damage;
 mod fail_points;
+mod full;
 mod input;
 mod kill;
 mod outputs;
