@@ -32,6 +32,7 @@ mod definitions;
 mod digest;
 mod error;
 mod filter;
+mod place;
 mod settings;
 mod subscriber;
 

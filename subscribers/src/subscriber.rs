@@ -5,19 +5,17 @@
 //! page it reads there is also held live, and returns to the log when a live page is missing (it was lapped, or the writer is another).
 
 use crate::{
-    cursor::{EventCursor, Step, event_start, offset_of},
+    cursor::{EventCursor, Step, offset_of},
     error::SubscribeError,
     filter::Filter,
+    place::{PageKey, event_start_of, is_ended, key_of},
     settings::{End, Polled, Start, SubscriberCounters, SubscriberSettings, Tier},
 };
 use std::time::{Duration, Instant};
-use tapewire_schemas::{Body, ControlCode, EventRef, Kind, PageView, RECORDS_OFFSET};
+use tapewire_schemas::{Body, ControlCode, EventRef, Kind, RECORDS_OFFSET};
 use tapewire_stdx::wait::Wait;
 use tapewire_storage::{Bus, Found, LogReader, Refresh, Stream};
 use tapewire_transport::{PageReader, TransportConfig, TransportError};
-
-/// A page's place in the stream.
-type PageKey = (u32, u64);
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Source {
@@ -552,45 +550,6 @@ enum PageRead {
     Moved,
     Open,
     End,
-}
-
-fn key_of(view: PageView<'_>) -> Result<PageKey, SubscribeError> {
-    let header = view.header()?;
-    Ok((header.epoch, header.page_index))
-}
-
-/// Whether nothing more will be written to a page: it is over, or was never begun and a later one is there.
-fn is_ended(view: PageView<'_>) -> bool {
-    let (mut offset, mut sequence) = (RECORDS_OFFSET, view.first_sequence());
-    loop {
-        match view.slot(offset, sequence) {
-            Ok(tapewire_schemas::Slot::Record(record)) => {
-                offset += record.bytes().len();
-                sequence += 1;
-            }
-            Ok(tapewire_schemas::Slot::End) => return true,
-            Ok(tapewire_schemas::Slot::Open) | Err(_) => return false,
-        }
-    }
-}
-
-/// First sequence of the event that `sequence` belongs to.
-fn event_start_of(log: &mut LogReader, sequence: u64) -> Result<u64, SubscribeError> {
-    let mut at = sequence;
-    loop {
-        if log.seek(at)? == Found::NotYet {
-            return Ok(sequence);
-        }
-        let Some(view) = log.page() else { return Ok(sequence) };
-        if let Some(start) = event_start(view, at)? {
-            return Ok(start);
-        }
-        let first = view.first_sequence();
-        if first <= 1 || log.oldest()?.is_none_or(|oldest| first <= oldest) {
-            return Ok(sequence);
-        }
-        at = first - 1;
-    }
 }
 
 #[cold]

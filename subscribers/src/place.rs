@@ -1,0 +1,48 @@
+//! Places in a stream: which page, and where an event begins.
+
+use crate::{cursor::event_start, error::SubscribeError};
+use tapewire_schemas::{PageView, RECORDS_OFFSET, Slot};
+use tapewire_storage::{Found, LogReader};
+
+/// A page's place in the stream: epoch, and index in it.
+pub(crate) type PageKey = (u32, u64);
+
+/// The place that a page's header names.
+pub(crate) fn key_of(view: PageView<'_>) -> Result<PageKey, SubscribeError> {
+    let header = view.header()?;
+    Ok((header.epoch, header.page_index))
+}
+
+/// Whether nothing more will be written to a page: it is over, or was never begun and a later one is there.
+pub(crate) fn is_ended(view: PageView<'_>) -> bool {
+    let (mut offset, mut sequence) = (RECORDS_OFFSET, view.first_sequence());
+    loop {
+        match view.slot(offset, sequence) {
+            Ok(Slot::Record(record)) => {
+                offset += record.bytes().len();
+                sequence += 1;
+            }
+            Ok(Slot::End) => return true,
+            Ok(Slot::Open) | Err(_) => return false,
+        }
+    }
+}
+
+/// First sequence of the event that `sequence` belongs to.
+pub(crate) fn event_start_of(log: &mut LogReader, sequence: u64) -> Result<u64, SubscribeError> {
+    let mut at = sequence;
+    loop {
+        if log.seek(at)? == Found::NotYet {
+            return Ok(sequence);
+        }
+        let Some(view) = log.page() else { return Ok(sequence) };
+        if let Some(start) = event_start(view, at)? {
+            return Ok(start);
+        }
+        let first = view.first_sequence();
+        if first <= 1 || log.oldest()?.is_none_or(|oldest| first <= oldest) {
+            return Ok(sequence);
+        }
+        at = first - 1;
+    }
+}
