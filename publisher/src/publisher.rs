@@ -137,7 +137,9 @@ impl Publisher {
     #[inline]
     pub fn publish(&mut self, event: &Event<'_>) -> Result<u64, Refused> {
         if self.sequencer.page_index() + 1 >= self.definitions_due_at {
-            self.begin_segment(event)?;
+            // By value: an event whose address goes anywhere has to be put together in memory first, every time.
+            let first_bytes = event.records().next().map_or(0, |first| first.length_bytes());
+            self.begin_segment(first_bytes)?;
         }
         self.sequencer.publish(event)
     }
@@ -152,10 +154,11 @@ impl Publisher {
         (events.len(), None)
     }
 
-    /// In the last page before a segment: where the event would open the segment, definitions go before it.
+    /// In the last page before a segment: where the event, with a first record of `first_bytes`, would open the segment,
+    /// definitions go before it.
     #[cold]
-    fn begin_segment(&mut self, event: &Event<'_>) -> Result<(), Refused> {
-        if self.sequencer.page_index() < self.definitions_due_at && self.sequencer.needs_page(event) {
+    fn begin_segment(&mut self, first_bytes: usize) -> Result<(), Refused> {
+        if self.sequencer.page_index() < self.definitions_due_at && self.sequencer.needs_page(first_bytes) {
             self.sequencer.turn()?;
         }
         if self.sequencer.page_index() >= self.definitions_due_at {

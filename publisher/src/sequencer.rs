@@ -153,9 +153,9 @@ impl Sequencer {
         Ok(())
     }
 
-    /// Whether the event's first record goes into a page that is not begun yet.
-    pub(crate) fn needs_page(&self, event: &Event<'_>) -> bool {
-        event.records().next().is_some_and(|first| self.offset + first.length_bytes() > RECORDS_END - 8)
+    /// Whether a record so long goes into a page that is not begun yet.
+    pub(crate) fn needs_page(&self, length_bytes: usize) -> bool {
+        self.offset + length_bytes > RECORDS_END - 8
     }
 
     /// Ends the page and begins the next; nothing has happened when it is refused.
