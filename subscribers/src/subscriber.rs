@@ -31,7 +31,7 @@ const IDLE_CHECK_INTERVAL: Duration = Duration::from_millis(2);
 const IDLE_CHECK_INTERVAL_FILES: Duration = Duration::from_millis(50);
 /// The shortest batches of the delayed tier.
 const BATCH_INTERVAL_MIN: Duration = Duration::from_micros(100);
-/// Nothing more for so long, at an end that was published: the group there was cut, and the end is reached without it.
+/// Nothing more for so long, after the log had everything up to the end: the group there was cut, and the end is reached without it.
 const GROUP_WAIT_MAX: Duration = Duration::from_secs(1);
 /// Pages passed in one poll at most, however few of their events are wanted.
 const POLL_PAGES_MAX: u32 = 64;
@@ -49,8 +49,8 @@ pub struct Subscriber {
     /// First sequence that was asked for.
     start: u64,
     end: End,
-    /// Since when there is nothing more, short of an end that was named.
-    idle_since: Option<Instant>,
+    /// Since when nothing came, short of an end that was named; and whether the log had all of it already then.
+    idle_since: Option<(Instant, bool)>,
     live: Option<PageReader>,
     transport: TransportConfig,
     log: LogReader,
@@ -281,14 +281,22 @@ impl Subscriber {
         ended || self.log.closed_at().is_some_and(|closed_at| self.start <= closed_at && closed_at < self.cursor.sequence)
     }
 
-    /// Whether the records up to `end` are all there, and the group that holds it will not become whole: its writer is dead.
+    /// Whether the end lies in a group that will not become whole: the log has had all records up to it for a while, and no event came of
+    /// them in all the polls since.
     fn is_cut_at(&mut self, end: u64) -> Result<bool, SubscribeError> {
         let now = Instant::now();
-        if now.duration_since(*self.idle_since.get_or_insert(now)) < GROUP_WAIT_MAX {
+        let (since, was_there) = *self.idle_since.get_or_insert((now, false));
+        if now.duration_since(since) < GROUP_WAIT_MAX {
             return Ok(false);
         }
-        self.idle_since = None;
-        Ok(self.log.head()? >= end)
+        let is_there = self.log.head()? >= end;
+        self.idle_since = Some((now, is_there));
+        if !(is_there && was_there) {
+            return Ok(false);
+        }
+        tracing::warn!(stream = self.stream.name(), position = self.cursor.sequence, end, "the end lies in a group that was cut");
+        self.cursor.groups_cut += 1;
+        Ok(true)
     }
 
     /// The delayed tier: whether a batch is due or under way.

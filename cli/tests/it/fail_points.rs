@@ -96,3 +96,14 @@ fn every_fail_point_is_in_the_table() {
         assert!(is_met, "nobody dies at {name}");
     }
 }
+
+#[test]
+fn the_head_may_lie_in_half_a_group() {
+    let bus = TestBus::new();
+    // Nobody recovers: the group's other records never come, and reading up to the head ends all the same.
+    die(&bus, &death(QUICK, "page-turn:2"), 1);
+    let digest = run(&bus.digest("--tier historical --from seq:1 --until head")).exits(0).json();
+    assert_eq!(digest["sequence_errors"], 0, "{digest}");
+    let tail = bus.recover("").exits(0).json();
+    assert!(digest["last_sequence"].as_u64() <= tail["last_sequence"].as_u64(), "{digest} and {tail}");
+}
