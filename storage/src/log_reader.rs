@@ -57,6 +57,8 @@ pub struct LogReader {
     is_stale: bool,
     copy: JournalCopy,
     place: Place,
+    /// Where the current page ends, until [`Self::check_end`] has looked behind it.
+    unchecked_end: Option<u64>,
     /// Where the files ended when nobody wrote them: epoch, last segment, last sequence.
     files_end: Option<(Option<EpochState>, u64, u64)>,
 }
@@ -76,6 +78,7 @@ impl LogReader {
             is_stale: false,
             copy: JournalCopy::new(),
             place: Place::Nowhere,
+            unchecked_end: None,
             files_end: None,
         };
         reader.attach()?;
@@ -226,6 +229,7 @@ impl LogReader {
             self.copy.bytes_mut()[end..end + 8].fill(0);
         }
         self.place = Place::Tail;
+        self.unchecked_end = Some(page.seal.last_sequence);
         Ok(Found::Page)
     }
 
@@ -245,6 +249,12 @@ impl LogReader {
             }
         }
         Ok(durable)
+    }
+
+    /// Checks, once per page, that nothing which was durable followed the current one where its last good seal ends.
+    fn check_end(&mut self) -> Result<()> {
+        let Some(next) = self.unchecked_end.take().map(|last| last + 1) else { return Ok(()) };
+        if next <= self.witnessed(next)? { Err(self.missing(next)?) } else { Ok(()) }
     }
 
     /// The damage that hides a record which was durable.
@@ -279,7 +289,7 @@ impl LogReader {
     /// Looks for more records in the current page.
     ///
     /// # Errors
-    /// What the file system says.
+    /// [`StorageError::Corrupt`] where records behind it were durable and are gone, and what the file system says.
     pub fn refresh(&mut self) -> Result<Refresh> {
         match self.place {
             Place::Ring => {
@@ -291,7 +301,13 @@ impl LogReader {
                 })
             }
             // The journal knows what comes next, even where it had no answer a moment ago.
-            Place::Tail => Ok(if self.attach()? || self.live_journal().is_some() { Refresh::Lost } else { Refresh::Same }),
+            Place::Tail => {
+                if self.attach()? || self.live_journal().is_some() {
+                    return Ok(Refresh::Lost);
+                }
+                self.check_end()?;
+                Ok(Refresh::Same)
+            }
             Place::Nowhere | Place::Mapped(_) => Ok(Refresh::Lost),
         }
     }

@@ -270,11 +270,22 @@ fn a_bit_flipped_anywhere_never_gives_wrong_records() {
 /// Records behind it were durable: no crash explains it.
 #[test]
 fn damage_before_the_tail_is_an_error_that_names_its_place() {
+    let places = [(0, 0, 4), (0, 24, 8), (0, 5000, 1), (1, 0, 512), (1, 128, 64), (1, 24, 2), (2, 0, PAGE_BYTES), (2, 70_000, 512)];
     let machine = Machine::new(8, |sequencer| sequencer.append_pages(4), |sequencer| sequencer.append_pages(2));
+    check_damage_before_the_tail(&machine, &places);
+    // A page whose first group ends early: what that one covers holds, and a reader comes as far.
+    let in_groups = |sequencer: &mut TestSequencer| {
+        (0..500).for_each(|_| assert!(sequencer.append().is_ok()));
+        sequencer.wait_durable();
+        sequencer.append_pages(2);
+    };
+    let places = [(1, 0, 512), (2, 24, 2), (2, 70_000, 512), (2, 200_000, 8)];
+    check_damage_before_the_tail(&Machine::new(8, in_groups, |sequencer| sequencer.append_pages(2)), &places);
+}
+
+fn check_damage_before_the_tail(machine: &Machine, places: &[(usize, usize, usize)]) {
     let name = last_segment(&machine.after);
-    for (page, offset, length) in
-        [(0, 0, 4), (0, 24, 8), (0, 5000, 1), (1, 0, 512), (1, 128, 64), (1, 24, 2), (2, 0, PAGE_BYTES), (2, 70_000, 512)]
-    {
+    for &(page, offset, length) in places {
         let from = page * PAGE_BYTES + offset;
         let image = machine.changed(|bytes| bytes[from..from + length].iter_mut().for_each(|byte| *byte ^= 0x55));
         let zeroed = machine.changed(|bytes| bytes[from..from + length].fill(0));
@@ -286,11 +297,11 @@ fn damage_before_the_tail_is_an_error_that_names_its_place() {
             let recovered = recover_stream(bus, STREAM, &settings()).map(|_| ());
             for (who, outcome) in [("reader", read), ("verify", verified), ("recover", recovered)] {
                 match outcome {
-                    Err(StorageError::Corrupt { path, offset, .. }) => {
+                    Err(StorageError::Corrupt { path, offset, reason }) => {
                         assert!(path.ends_with(&name), "{}", path.display());
                         // Recovery may notice it only where the next page says so.
                         let pages = [page, page + 1, page + 2, page + 3];
-                        assert!(pages.contains(&(offset as usize / PAGE_BYTES)), "{who}: {offset} for a page at {from}");
+                        assert!(pages.contains(&(offset as usize / PAGE_BYTES)), "{who}: {offset} for a page at {from}: {reason}");
                     }
                     other => panic!("{who}, page {page} offset {offset}: {other:?}"),
                 }
