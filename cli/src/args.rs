@@ -162,8 +162,8 @@ pub struct FilterArguments {
     /// Only these instruments, by symbol; may be repeated. Definitions and control records always pass.
     #[arg(long = "instrument", value_name = "SYMBOL")]
     pub instruments: Vec<String>,
-    /// Only these kinds: trade, book_delta, book_snapshot, quote, instrument (definitions), control; may be repeated. Definitions and
-    /// control records always pass.
+    /// Only these kinds: trade, book_delta, book_snapshot, quote, account_update, order_update, instrument and account (definitions),
+    /// control; may be repeated. Definitions and control records always pass.
     #[arg(long = "kind", value_name = "KIND")]
     pub kinds: Vec<KindArgument>,
 }

@@ -31,7 +31,7 @@ pub fn run(arguments: &DigestArguments) -> anyhow::Result<Outcome> {
         &mut subscriber,
         &stop,
         |_, event| {
-            if is_timed && event.kind().is_market() {
+            if is_timed && !event.kind().is_context() {
                 // Clocks of two processes may differ by less than a look takes.
                 let age_ns = clock.now_ns().saturating_sub(event.first().ts_recv()).max(1);
                 latency.borrow_mut().saturating_record(age_ns);
@@ -53,7 +53,10 @@ pub fn run(arguments: &DigestArguments) -> anyhow::Result<Outcome> {
         },
     )?;
     let mut result = digest.borrow().to_json();
-    let errors = digest.borrow().sequence_errors() + digest.borrow().unknown_instruments() + digest.borrow().number_errors();
+    let errors = {
+        let it = digest.borrow();
+        it.sequence_errors() + it.unknown_instruments() + it.unknown_accounts() + it.number_errors()
+    };
     if let (Value::Object(result), Value::Object(summary)) = (&mut result, summary(&subscriber)) {
         result.extend(summary);
     }

@@ -1,7 +1,7 @@
 //! Events as lines of text: NDJSON (one object per event) or CSV (one row per trade, quote side or level).
 
 use std::{collections::BTreeMap, io::Write};
-use tapewire_schemas::{Body, EventRef, Instrument, Kind, Level, Scale, Side};
+use tapewire_schemas::{AccountUpdate, Body, EventRef, Instrument, Kind, Level, OrderUpdate, Scale, Side};
 use tapewire_storage::Registry;
 
 /// How events are written.
@@ -16,6 +16,8 @@ pub enum Shape {
 pub struct Printer {
     shape: Shape,
     instruments: BTreeMap<u32, Instrument>,
+    /// Names of accounts.
+    accounts: BTreeMap<u32, String>,
 }
 
 /// Columns of the CSV output: those of the neutral CSV format behind sequence and symbol.
@@ -23,7 +25,8 @@ const CSV_HEADER: &str = "sequence,recv_ns,exch_ns,venue,instrument,kind,side,pr
 
 impl Printer {
     pub fn new(shape: Shape, registry: &Registry) -> Self {
-        Self { shape, instruments: registry.definitions().map(|d| (d.instrument_id, d.instrument)).collect() }
+        let instruments = registry.definitions().map(|d| (d.instrument_id, d.instrument)).collect();
+        Self { shape, instruments, accounts: registry.accounts().map(|d| (d.account.account_id, d.account.name().to_owned())).collect() }
     }
 
     pub fn begin(&self, out: &mut impl Write) -> std::io::Result<()> {
@@ -31,8 +34,14 @@ impl Printer {
     }
 
     pub fn print(&mut self, event: &EventRef<'_>, out: &mut impl Write) -> std::io::Result<()> {
-        if let Body::Instrument(definition) = event.body() {
-            self.instruments.insert(event.instrument_id(), *definition);
+        match event.body() {
+            Body::Instrument(definition) => {
+                self.instruments.insert(event.instrument_id(), *definition);
+            }
+            Body::Account(definition) => {
+                self.accounts.insert(definition.account_id, definition.name().to_owned());
+            }
+            _ => {}
         }
         match self.shape {
             Shape::Ndjson => self.print_json(event, out),
@@ -83,6 +92,12 @@ impl Printer {
                     write!(out, "]")?;
                 }
             }
+            Body::AccountUpdate(update) => self.print_balance(update, out)?,
+            Body::OrderUpdate(order) => self.print_order(order, (price, quantity), out)?,
+            Body::Account(it) => {
+                let (venue, name) = (serde_json::json!(it.venue()), serde_json::json!(it.name()));
+                write!(out, ",\"account_id\":{},\"venue\":{venue},\"account\":{name}", it.account_id)?;
+            }
             Body::Instrument(it) => write!(
                 out,
                 ",\"instrument_id\":{},\"price_scale\":{},\"quantity_scale\":{}",
@@ -100,6 +115,35 @@ impl Printer {
             }
         }
         writeln!(out, "}}")
+    }
+
+    /// The account's name; its number where no definition names it.
+    fn account(&self, account_id: u32) -> serde_json::Value {
+        self.accounts.get(&account_id).map_or_else(|| account_id.into(), |name| name.as_str().into())
+    }
+
+    fn print_balance(&self, it: &AccountUpdate, out: &mut impl Write) -> std::io::Result<()> {
+        let amount = |mantissa| it.amount_scale().display(mantissa);
+        let (account, currency) = (self.account(it.account_id), serde_json::json!(it.currency.code()));
+        write!(out, ",\"account\":{account},\"currency\":{currency}")?;
+        for (name, mantissa) in [("balance", it.balance), ("available", it.available), ("frozen", it.frozen), ("margin", it.margin)] {
+            write!(out, ",\"{name}\":\"{}\"", amount(mantissa))?;
+        }
+        Ok(())
+    }
+
+    fn print_order(&self, it: &OrderUpdate, (price, quantity): (Scale, Scale), out: &mut impl Write) -> std::io::Result<()> {
+        let (account, state, side) = (self.account(it.account_id), it.state().name(), side_name(it.side()));
+        let order_id = serde_json::json!(it.order_id.to_string());
+        write!(out, ",\"account\":{account},\"order_id\":{order_id},\"state\":\"{state}\",\"side\":\"{side}\"")?;
+        for (name, text) in [("price", price.display(it.price)), ("last_px", price.display(it.last_px))] {
+            write!(out, ",\"{name}\":\"{text}\"")?;
+        }
+        for (name, mantissa) in [("quantity", it.quantity), ("filled", it.filled), ("last_qty", it.last_qty)] {
+            write!(out, ",\"{name}\":\"{}\"", quantity.display(mantissa))?;
+        }
+        let currency = serde_json::json!(it.fee_currency.code());
+        write!(out, ",\"trade_id\":{},\"fee\":\"{}\",\"fee_currency\":{currency}", it.trade_id, it.fee_scale().display(it.fee))
     }
 
     fn print_csv(&self, event: &EventRef<'_>, out: &mut impl Write) -> std::io::Result<()> {
@@ -134,7 +178,7 @@ impl Printer {
                 }
                 Ok(())
             }
-            Body::Instrument(_) | Body::Control(_) => Ok(()),
+            _ => Ok(()),
         }
     }
 }

@@ -39,7 +39,7 @@ pub fn run(arguments: &SubscribeArguments) -> anyhow::Result<Outcome> {
         &mut subscriber,
         &stop,
         |_, event| {
-            count_cell.set(count_cell.get() + u64::from(event.kind().is_market()));
+            count_cell.set(count_cell.get() + u64::from(!event.kind().is_context()));
             if let Some(printer) = &mut printer
                 && let Err(error) = printer.print(event, &mut *out.borrow_mut())
             {

@@ -8,7 +8,7 @@ use crate::{
 use std::time::Duration;
 use tapewire_schemas::{Control, ControlCode, Event, Payload, Scale, Stamp};
 use tapewire_stdx::clock::{Clock, ticks_per_ns};
-use tapewire_storage::{Bus, Definition, StreamWriter, Tail, WalSettings, WalStatus};
+use tapewire_storage::{AccountDefinition, Bus, Definition, StreamWriter, Tail, WalSettings, WalStatus};
 use tapewire_transport::TransportConfig;
 
 /// What keeps the records.
@@ -59,6 +59,7 @@ pub struct Publisher {
     opener: Opener,
     writer: StreamWriter,
     definitions: Vec<Definition>,
+    accounts: Vec<AccountDefinition>,
     /// Page index from which definitions are due again.
     definitions_due_at: u64,
     segment_pages: u64,
@@ -91,9 +92,10 @@ impl Publisher {
             opener: std::sync::Arc::clone(&opener.shared),
             page_wait_ticks_max: (settings.page_wait_ns_max as f64 * ticks_per_ns) as u64,
         })?;
-        let definitions = writer.registry_mut().registry().definitions().copied().collect();
+        let registry = writer.registry_mut().registry();
+        let (definitions, accounts) = (registry.definitions().copied().collect(), registry.accounts().copied().collect());
         let clock = Clock::new();
-        let mut publisher = Self { sequencer, opener, writer, definitions, definitions_due_at: 0, segment_pages, clock };
+        let mut publisher = Self { sequencer, opener, writer, definitions, accounts, definitions_due_at: 0, segment_pages, clock };
         publisher.begin_epoch()?;
         Ok(publisher)
     }
@@ -128,6 +130,28 @@ impl Publisher {
         }
         self.publish(&definition.event(self.clock.now_ns()))?;
         Ok(definition)
+    }
+
+    /// The definition of an account, known or new; a new one is durable in the registry and on the bus before this returns. Accounts and
+    /// their orders belong on a stream of their own.
+    ///
+    /// # Errors
+    /// What registry or sequencer refuse.
+    pub fn define_account(&mut self, venue: &str, name: &str) -> Result<AccountDefinition, PublishError> {
+        let definition = self.writer.registry_mut().define_account(venue, name)?;
+        if !self.accounts.contains(&definition) {
+            self.accounts.push(definition);
+            self.publish(&definition.event(self.clock.now_ns()))?;
+        }
+        Ok(definition)
+    }
+
+    /// Tells readers that the writer is alive, where nothing else does.
+    ///
+    /// # Errors
+    /// As [`Self::publish`].
+    pub fn heartbeat(&mut self) -> Result<u64, Refused> {
+        self.control(Control::new(ControlCode::Heartbeat, self.writer.epoch(), 0, 0))
     }
 
     /// Publishes an event: every subscriber sees all of it, or none. Returns the sequence of its first record.
@@ -174,6 +198,9 @@ impl Publisher {
         let segment = self.sequencer.page_index() / self.segment_pages;
         let ts_recv = self.clock.now_ns();
         for definition in &self.definitions {
+            self.sequencer.publish(&definition.event(ts_recv))?;
+        }
+        for definition in &self.accounts {
             self.sequencer.publish(&definition.event(ts_recv))?;
         }
         self.definitions_due_at = segment.saturating_add(1).saturating_mul(self.segment_pages);

@@ -130,7 +130,7 @@ impl Instrument {
     }
 }
 
-fn put_text(field: &'static str, text: &str, into: &mut [u8]) -> Result<u8, SchemaError> {
+pub(crate) fn put_text(field: &'static str, text: &str, into: &mut [u8]) -> Result<u8, SchemaError> {
     if text.is_empty() || text.len() > into.len() {
         return Err(SchemaError::Text { field, text: text.to_owned(), bytes_max: into.len() });
     }

@@ -1,8 +1,8 @@
 //! Events: what a feed hands over ([`Event`]), the records it becomes ([`RecordDraft`]) and how a reader sees it ([`EventRef`]).
 
 use crate::{
-    Body, BookRef, CommitWord, Control, Instrument, Kind, Quote, RECORD_BYTES_MAX, RECORD_HEADER_BYTES, RECORD_LEVELS_MAX, RecordRef,
-    SchemaError, Side, Trade, record::flags,
+    Account, AccountUpdate, Body, BookRef, CommitWord, Control, Instrument, Kind, OrderUpdate, Quote, RECORD_BYTES_MAX,
+    RECORD_HEADER_BYTES, RECORD_LEVELS_MAX, RecordRef, SchemaError, Side, Trade, record::flags,
 };
 use zerocopy::IntoBytes;
 
@@ -30,10 +30,35 @@ pub enum Payload<'a> {
     BookSnapshot(BookRef<'a>),
     /// Top of book.
     Quote(Quote),
+    /// What an account holds of a currency.
+    AccountUpdate(&'a AccountUpdate),
+    /// What happened to an order.
+    OrderUpdate(&'a OrderUpdate),
     /// Definition of `stamp.instrument_id`.
     Instrument(&'a Instrument),
+    /// Definition of an account.
+    Account(&'a Account),
     /// The bus speaking of itself.
     Control(Control),
+}
+
+impl Payload<'_> {
+    /// What it is.
+    #[must_use]
+    #[inline]
+    pub fn kind(&self) -> Kind {
+        match self {
+            Self::Trade(..) => Kind::Trade,
+            Self::BookDelta(_) => Kind::BookDelta,
+            Self::BookSnapshot(_) => Kind::BookSnapshot,
+            Self::Quote(_) => Kind::Quote,
+            Self::AccountUpdate(_) => Kind::AccountUpdate,
+            Self::OrderUpdate(_) => Kind::OrderUpdate,
+            Self::Instrument(_) => Kind::Instrument,
+            Self::Account(_) => Kind::Account,
+            Self::Control(_) => Kind::Control,
+        }
+    }
 }
 
 /// An event before it has a sequence.
@@ -127,7 +152,10 @@ impl RecordDraft<'_> {
             + match self.payload {
                 Payload::Trade(..) => size_of::<Trade>(),
                 Payload::Quote(..) => size_of::<Quote>(),
+                Payload::AccountUpdate(..) => size_of::<AccountUpdate>(),
+                Payload::OrderUpdate(..) => size_of::<OrderUpdate>(),
                 Payload::Instrument(..) => size_of::<Instrument>(),
+                Payload::Account(..) => size_of::<Account>(),
                 Payload::Control(..) => size_of::<Control>(),
                 Payload::BookDelta(book) | Payload::BookSnapshot(book) => BookRef::body_bytes(book.bids.len(), book.asks.len()),
             }
@@ -137,17 +165,10 @@ impl RecordDraft<'_> {
     #[must_use]
     #[inline]
     pub fn commit_word(&self) -> u64 {
-        let (kind, side) = match self.payload {
-            Payload::Trade(_, side) => (Kind::Trade, side),
-            Payload::BookDelta(_) => (Kind::BookDelta, Side::Unknown),
-            Payload::BookSnapshot(_) => (Kind::BookSnapshot, Side::Unknown),
-            Payload::Quote(_) => (Kind::Quote, Side::Unknown),
-            Payload::Instrument(_) => (Kind::Instrument, Side::Unknown),
-            Payload::Control(_) => (Kind::Control, Side::Unknown),
-        };
+        let side = if let Payload::Trade(_, side) = self.payload { side } else { Side::Unknown };
         CommitWord {
             length_bytes: self.length_bytes() as u32,
-            kind: kind as u8,
+            kind: self.payload.kind() as u8,
             flags: self.flags | (side as u8) << flags::SIDE_SHIFT,
             venue_id: self.stamp.venue_id,
         }
@@ -195,7 +216,10 @@ impl RecordDraft<'_> {
         match &self.payload {
             Payload::Trade(trade, _) => body.copy_from_slice(trade.as_bytes()),
             Payload::Quote(quote) => body.copy_from_slice(quote.as_bytes()),
+            Payload::AccountUpdate(update) => body.copy_from_slice(update.as_bytes()),
+            Payload::OrderUpdate(update) => body.copy_from_slice(update.as_bytes()),
             Payload::Instrument(instrument) => body.copy_from_slice(instrument.as_bytes()),
+            Payload::Account(account) => body.copy_from_slice(account.as_bytes()),
             Payload::Control(control) => body.copy_from_slice(control.as_bytes()),
             Payload::BookDelta(book) | Payload::BookSnapshot(book) => book.encode(body),
         }

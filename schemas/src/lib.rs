@@ -36,6 +36,7 @@
 #[cfg(target_endian = "big")]
 compile_error!("records are little-endian and read in place: big-endian machines are not supported");
 
+mod account;
 mod body;
 mod book;
 mod decimal;
@@ -46,6 +47,7 @@ mod memory;
 mod page;
 mod record;
 
+pub use account::{Account, AccountUpdate, Currency, OrderId, OrderState, OrderUpdate};
 pub use body::{Control, ControlCode, Instrument, Quote, Side, Trade};
 pub use book::{ArchivedBookBody, BOOK_ROOT_BYTES, BookBody, BookRef, LEVEL_BYTES, Level, RECORD_LEVELS_MAX, access_archived};
 pub use decimal::{Decimal, Scale, significant_decimals};

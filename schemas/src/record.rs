@@ -11,7 +11,7 @@
 //! The length counts header and body, is a multiple of eight and at most a quarter of a page. The commit word is stored last, with
 //! release order: a reader that loads it non-zero with acquire order sees every other byte of the record.
 
-use crate::{Control, Instrument, PAGE_BYTES, Quote, SchemaError, Side, Trade, book::BookRef};
+use crate::{Account, AccountUpdate, Control, Instrument, OrderUpdate, PAGE_BYTES, Quote, SchemaError, Side, Trade, book::BookRef};
 use zerocopy::FromBytes;
 
 /// Bytes of a record header.
@@ -19,7 +19,7 @@ pub const RECORD_HEADER_BYTES: usize = 32;
 /// The longest record: a quarter of a page.
 pub const RECORD_BYTES_MAX: usize = PAGE_BYTES / 4;
 
-/// What a record holds. Discriminants are the bytes on the wire; 5, 6 and 8 are kept for account, order and account-definition records.
+/// What a record holds. Discriminants are the bytes on the wire.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 #[repr(u8)]
 pub enum Kind {
@@ -31,15 +31,31 @@ pub enum Kind {
     BookSnapshot = 3,
     /// Top of book.
     Quote = 4,
+    /// What an account holds of a currency.
+    AccountUpdate = 5,
+    /// What happened to an order.
+    OrderUpdate = 6,
     /// Definition of an instrument.
     Instrument = 7,
+    /// Definition of an account.
+    Account = 8,
     /// The bus speaking of itself.
     Control = 9,
 }
 
 impl Kind {
     /// Every kind, in wire order.
-    pub const ALL: [Self; 6] = [Self::Trade, Self::BookDelta, Self::BookSnapshot, Self::Quote, Self::Instrument, Self::Control];
+    pub const ALL: [Self; 9] = [
+        Self::Trade,
+        Self::BookDelta,
+        Self::BookSnapshot,
+        Self::Quote,
+        Self::AccountUpdate,
+        Self::OrderUpdate,
+        Self::Instrument,
+        Self::Account,
+        Self::Control,
+    ];
 
     /// The kind of a wire byte.
     #[must_use]
@@ -50,7 +66,10 @@ impl Kind {
             2 => Self::BookDelta,
             3 => Self::BookSnapshot,
             4 => Self::Quote,
+            5 => Self::AccountUpdate,
+            6 => Self::OrderUpdate,
             7 => Self::Instrument,
+            8 => Self::Account,
             9 => Self::Control,
             _ => return None,
         })
@@ -64,16 +83,33 @@ impl Kind {
             Self::BookDelta => "book_delta",
             Self::BookSnapshot => "book_snapshot",
             Self::Quote => "quote",
+            Self::AccountUpdate => "account_update",
+            Self::OrderUpdate => "order_update",
             Self::Instrument => "instrument",
+            Self::Account => "account",
             Self::Control => "control",
         }
     }
 
-    /// Whether records of this kind are market events (definitions and control records are not).
+    /// Whether records of this kind are public market events.
     #[must_use]
     #[inline]
     pub fn is_market(self) -> bool {
         matches!(self, Self::Trade | Self::BookDelta | Self::BookSnapshot | Self::Quote)
+    }
+
+    /// Whether records of this kind are private events of an account: they belong on a stream of their own.
+    #[must_use]
+    #[inline]
+    pub fn is_private(self) -> bool {
+        matches!(self, Self::AccountUpdate | Self::OrderUpdate)
+    }
+
+    /// Whether records of this kind say what others mean (definitions) or speak of the bus (control): they pass every filter.
+    #[must_use]
+    #[inline]
+    pub fn is_context(self) -> bool {
+        matches!(self, Self::Instrument | Self::Account | Self::Control)
     }
 }
 
@@ -147,8 +183,14 @@ pub enum Body<'a> {
     BookSnapshot(BookRef<'a>),
     /// See [`Quote`].
     Quote(&'a Quote),
+    /// See [`AccountUpdate`].
+    AccountUpdate(&'a AccountUpdate),
+    /// See [`OrderUpdate`].
+    OrderUpdate(&'a OrderUpdate),
     /// See [`Instrument`].
     Instrument(&'a Instrument),
+    /// See [`Account`].
+    Account(&'a Account),
     /// See [`Control`].
     Control(&'a Control),
 }
@@ -195,19 +237,19 @@ impl<'a> RecordRef<'a> {
             return Err(wrong("sequence", u64::from(low)));
         }
         let bytes = &bytes[..word.length_bytes as usize];
-        let body_bytes = bytes.len() - RECORD_HEADER_BYTES;
+        let body = &bytes[RECORD_HEADER_BYTES..];
         let sound = match kind {
-            Kind::Trade => body_bytes == size_of::<Trade>(),
-            Kind::Quote => body_bytes == size_of::<Quote>(),
-            Kind::Instrument => {
-                body_bytes == size_of::<Instrument>()
-                    && Instrument::ref_from_bytes(&bytes[RECORD_HEADER_BYTES..]).is_ok_and(Instrument::is_sound)
-            }
-            Kind::Control => body_bytes == size_of::<Control>(),
-            Kind::BookDelta | Kind::BookSnapshot => BookRef::read(&bytes[RECORD_HEADER_BYTES..]).is_some(),
+            Kind::Trade => body.len() == size_of::<Trade>(),
+            Kind::Quote => body.len() == size_of::<Quote>(),
+            Kind::AccountUpdate => AccountUpdate::ref_from_bytes(body).is_ok_and(AccountUpdate::is_sound),
+            Kind::OrderUpdate => OrderUpdate::ref_from_bytes(body).is_ok_and(OrderUpdate::is_sound),
+            Kind::Instrument => Instrument::ref_from_bytes(body).is_ok_and(Instrument::is_sound),
+            Kind::Account => Account::ref_from_bytes(body).is_ok_and(Account::is_sound),
+            Kind::Control => body.len() == size_of::<Control>(),
+            Kind::BookDelta | Kind::BookSnapshot => BookRef::read(body).is_some(),
         };
         if !sound {
-            return Err(wrong("body", body_bytes as u64));
+            return Err(wrong("body", body.len() as u64));
         }
         Ok(Self { bytes, kind })
     }
@@ -325,7 +367,10 @@ impl<'a> RecordRef<'a> {
         match self.kind {
             Kind::Trade => Body::Trade(Trade::ref_from_bytes(body).expect(CHECKED)),
             Kind::Quote => Body::Quote(Quote::ref_from_bytes(body).expect(CHECKED)),
+            Kind::AccountUpdate => Body::AccountUpdate(AccountUpdate::ref_from_bytes(body).expect(CHECKED)),
+            Kind::OrderUpdate => Body::OrderUpdate(OrderUpdate::ref_from_bytes(body).expect(CHECKED)),
             Kind::Instrument => Body::Instrument(Instrument::ref_from_bytes(body).expect(CHECKED)),
+            Kind::Account => Body::Account(Account::ref_from_bytes(body).expect(CHECKED)),
             Kind::Control => Body::Control(Control::ref_from_bytes(body).expect(CHECKED)),
             Kind::BookDelta => Body::BookDelta(BookRef::read(body).expect(CHECKED)),
             Kind::BookSnapshot => Body::BookSnapshot(BookRef::read(body).expect(CHECKED)),

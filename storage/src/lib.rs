@@ -63,7 +63,7 @@ pub use disk::{Access, DIRECT_ALIGNMENT, Disk, DiskFile, RealDisk};
 pub use error::StorageError;
 pub use journal::{JournalOpener, JournalPage, JournalProgress};
 pub use log_reader::{Found, LogReader, Refresh};
-pub use registry::{Definition, Registry, RegistryWriter};
+pub use registry::{AccountDefinition, Definition, Registry, RegistryWriter};
 pub use verify::{VerifyReport, verify_stream};
 pub use wal::Tail;
 pub use writer::{StreamWriter, WalSettings, WalStatus, recover_stream};

@@ -1,7 +1,7 @@
 //! The registry: every definition of the stream, so that a reader who comes late can decode any suffix.
 //!
-//! Append-only: entries of `length u32 | crc32 u32 | instrument record`, the record with sequence 0 as it went onto the bus. The last
-//! definition of an id counts. A torn last entry (a crash while appending) is cut by the next writer; the definition it held has not
+//! Append-only: entries of `length u32 | crc32 u32 | record`, the record (an instrument's or an account's definition) with sequence 0 as it
+//! went onto the bus. The last definition of an id counts. A torn last entry (a crash while appending) is cut by the next writer; the definition it held has not
 //! been used yet.
 
 use crate::{
@@ -10,11 +10,16 @@ use crate::{
     error::{Result, StorageError},
 };
 use std::collections::BTreeMap;
-use tapewire_schemas::{Body, Event, Instrument, Payload, RECORD_HEADER_BYTES, RecordRef, Scale, Stamp};
+use tapewire_schemas::{Account, Body, Event, Instrument, Payload, RECORD_HEADER_BYTES, RecordRef, Scale, Stamp};
 
 const FILE_NAME: &str = "registry.log";
-/// An entry: length, checksum and one record.
-const ENTRY_BYTES: usize = 8 + RECORD_HEADER_BYTES + size_of::<Instrument>();
+/// Length and checksum in front of a record.
+const ENTRY_HEAD_BYTES: usize = 8;
+const INSTRUMENT_RECORD_BYTES: usize = RECORD_HEADER_BYTES + size_of::<Instrument>();
+const ACCOUNT_RECORD_BYTES: usize = RECORD_HEADER_BYTES + size_of::<Account>();
+/// The longest entry. Two of the shortest are longer, so what is damaged within so many bytes of the end is the last entry.
+const ENTRY_BYTES_MAX: usize = ENTRY_HEAD_BYTES + INSTRUMENT_RECORD_BYTES;
+const _: () = assert!(2 * (ENTRY_HEAD_BYTES + ACCOUNT_RECORD_BYTES) > ENTRY_BYTES_MAX && INSTRUMENT_RECORD_BYTES > ACCOUNT_RECORD_BYTES);
 
 /// A definition with its ids.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -27,10 +32,20 @@ pub struct Definition {
     pub instrument: Instrument,
 }
 
+/// The definition of an account, and the number of the venue that keeps it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct AccountDefinition {
+    /// Number of the venue, from 1.
+    pub venue_id: u16,
+    /// Number and names of the account.
+    pub account: Account,
+}
+
 /// All definitions of a stream.
 #[derive(Clone, Debug, Default)]
 pub struct Registry {
     by_id: BTreeMap<u32, Definition>,
+    accounts: BTreeMap<u32, AccountDefinition>,
     /// Whether an id was defined again: then older records need older definitions.
     has_older: bool,
 }
@@ -57,16 +72,40 @@ impl Registry {
         file.read_exact_at(&mut bytes, 0).map_err(StorageError::io("read", &path))?;
         let mut registry = Self::default();
         let mut at = 0;
-        while let Some(entry) = bytes.get(at..at + ENTRY_BYTES) {
-            match decode(entry) {
-                Ok(definition) => registry.has_older |= registry.by_id.insert(definition.instrument_id, definition).is_some(),
+        while at < bytes.len() {
+            match registry.take_entry(&bytes[at..]) {
+                Ok(entry_bytes) => at += entry_bytes,
                 // Torn, in whatever order its blocks reached the disk.
-                Err(_) if at + ENTRY_BYTES == bytes.len() => break,
+                Err(_) if bytes.len() - at <= ENTRY_BYTES_MAX => break,
                 Err(reason) => return Err(StorageError::corrupt(&path, at as u64, reason)),
-            };
-            at += ENTRY_BYTES;
+            }
         }
         Ok((registry, at as u64))
+    }
+
+    /// Takes the entry that `rest` begins with: its bytes.
+    fn take_entry(&mut self, rest: &[u8]) -> Result<usize, &'static str> {
+        let Some((head, rest)) = rest.split_at_checked(ENTRY_HEAD_BYTES) else { return Err("the entry breaks off") };
+        let length_bytes = u32::from_le_bytes([head[0], head[1], head[2], head[3]]) as usize;
+        let crc = u32::from_le_bytes([head[4], head[5], head[6], head[7]]);
+        if ![INSTRUMENT_RECORD_BYTES, ACCOUNT_RECORD_BYTES].contains(&length_bytes) {
+            return Err("the entry has not the length of a definition");
+        }
+        let Some(record) = rest.get(..length_bytes) else { return Err("the entry breaks off") };
+        if crc32fast::hash(record) != crc {
+            return Err("the entry's checksum does not hold");
+        }
+        let mut words = [0u64; ENTRY_BYTES_MAX / 8];
+        let aligned = &mut zerocopy::IntoBytes::as_mut_bytes(&mut words)[..length_bytes];
+        aligned.copy_from_slice(record);
+        let record = RecordRef::new(aligned, 0).map_err(|_| "the entry is no definition")?;
+        match record.body() {
+            Body::Instrument(_) => self.has_older |= self.by_id.contains_key(&record.instrument_id()),
+            Body::Account(_) => {}
+            _ => return Err("the entry is no definition"),
+        }
+        self.apply(&record);
+        Ok(ENTRY_HEAD_BYTES + length_bytes)
     }
 
     /// Whether scales changed at some time: records before that are decoded by older definitions, which the stream itself has.
@@ -77,9 +116,16 @@ impl Registry {
 
     /// Puts the definition that a record holds into the place of the one with its id.
     pub fn apply(&mut self, record: &RecordRef<'_>) {
-        if let Body::Instrument(instrument) = record.body() {
-            let (instrument_id, venue_id) = (record.instrument_id(), record.venue_id());
-            self.by_id.insert(instrument_id, Definition { instrument_id, venue_id, instrument: *instrument });
+        let venue_id = record.venue_id();
+        match record.body() {
+            Body::Instrument(instrument) => {
+                let instrument_id = record.instrument_id();
+                self.by_id.insert(instrument_id, Definition { instrument_id, venue_id, instrument: *instrument });
+            }
+            Body::Account(account) => {
+                self.accounts.insert(account.account_id, AccountDefinition { venue_id, account: *account });
+            }
+            _ => {}
         }
     }
 
@@ -89,7 +135,18 @@ impl Registry {
         self.by_id.get(&instrument_id)
     }
 
-    /// Every definition, by id.
+    /// The definition of an account.
+    #[must_use]
+    pub fn account(&self, account_id: u32) -> Option<&AccountDefinition> {
+        self.accounts.get(&account_id)
+    }
+
+    /// Every account, by id.
+    pub fn accounts(&self) -> impl Iterator<Item = &AccountDefinition> {
+        self.accounts.values()
+    }
+
+    /// Every instrument, by id.
     pub fn definitions(&self) -> impl Iterator<Item = &Definition> {
         self.by_id.values()
     }
@@ -98,30 +155,20 @@ impl Registry {
         self.by_id.values().find(|d| d.instrument.symbol() == symbol && d.instrument.venue() == venue)
     }
 
-    fn next_ids(&self, venue: &str) -> (u32, u16) {
-        let instrument_id = self.by_id.keys().next_back().map_or(1, |last| last + 1);
-        let known = self.by_id.values().find(|d| d.instrument.venue() == venue).map(|d| d.venue_id);
-        let venue_id = known.unwrap_or_else(|| self.by_id.values().map(|d| d.venue_id + 1).max().unwrap_or(1));
-        (instrument_id, venue_id)
+    fn next_instrument_id(&self) -> u32 {
+        self.by_id.keys().next_back().map_or(1, |last| last + 1)
     }
-}
 
-fn decode(entry: &[u8]) -> Result<Definition, &'static str> {
-    let (head, record) = entry.split_at(8);
-    let length_bytes = u32::from_le_bytes([head[0], head[1], head[2], head[3]]) as usize;
-    let crc = u32::from_le_bytes([head[4], head[5], head[6], head[7]]);
-    if length_bytes != record.len() {
-        return Err("the entry has not the length of a definition");
-    }
-    if crc32fast::hash(record) != crc {
-        return Err("the entry's checksum does not hold");
-    }
-    let mut words = [0u64; (ENTRY_BYTES - 8) / 8];
-    let aligned = zerocopy::IntoBytes::as_mut_bytes(&mut words);
-    aligned.copy_from_slice(record);
-    match RecordRef::new(aligned, 0).map(|record| (record.instrument_id(), record.venue_id(), record.body())) {
-        Ok((instrument_id, venue_id, Body::Instrument(instrument))) => Ok(Definition { instrument_id, venue_id, instrument: *instrument }),
-        _ => Err("the entry is no instrument definition"),
+    /// The number of a venue: the one it has, or the next.
+    fn venue_id(&self, venue: &str) -> u16 {
+        let instruments = self.by_id.values().map(|d| (d.instrument.venue(), d.venue_id));
+        let accounts = self.accounts.values().map(|d| (d.account.venue(), d.venue_id));
+        let (mut known, mut next) = (None, 1);
+        for (name, venue_id) in instruments.chain(accounts) {
+            known = known.or((name == venue).then_some(venue_id));
+            next = next.max(venue_id + 1);
+        }
+        known.unwrap_or(next)
     }
 }
 
@@ -168,19 +215,37 @@ impl RegistryWriter {
         {
             return Ok(known);
         }
-        let (instrument_id, venue_id) = known.map_or_else(|| self.registry.next_ids(venue), |d| (d.instrument_id, d.venue_id));
+        let (instrument_id, venue_id) =
+            known.map_or_else(|| (self.registry.next_instrument_id(), self.registry.venue_id(venue)), |d| (d.instrument_id, d.venue_id));
         let instrument = Instrument::new(venue, symbol, price_scale, quantity_scale)
             .map_err(|source| StorageError::Schema { path: path.clone(), source })?;
         let definition = Definition { instrument_id, venue_id, instrument };
-        self.append(&definition)?;
+        self.append(&definition.event(0))?;
         self.registry.by_id.insert(instrument_id, definition);
         Ok(definition)
     }
 
-    fn append(&mut self, definition: &Definition) -> Result<()> {
+    /// The definition of an account by its venue and name: the one there is, or a new one, durable on return.
+    ///
+    /// # Errors
+    /// As [`Self::define`].
+    pub fn define_account(&mut self, venue: &str, name: &str) -> Result<AccountDefinition> {
+        let known = self.registry.accounts.values().find(|known| known.account.name() == name && known.account.venue() == venue);
+        if let Some(known) = known {
+            return Ok(*known);
+        }
+        let account_id = self.registry.accounts.keys().next_back().map_or(1, |last| last + 1);
+        let account =
+            Account::new(account_id, venue, name).map_err(|source| StorageError::Schema { path: self.stream.path(FILE_NAME), source })?;
+        let definition = AccountDefinition { venue_id: self.registry.venue_id(venue), account };
+        self.append(&definition.event(0))?;
+        self.registry.accounts.insert(account_id, definition);
+        Ok(definition)
+    }
+
+    fn append(&mut self, event: &Event<'_>) -> Result<()> {
         let path = self.stream.path(FILE_NAME);
-        let event = definition.event(0);
-        let mut entry = Vec::with_capacity(ENTRY_BYTES);
+        let mut entry = Vec::with_capacity(ENTRY_BYTES_MAX);
         for draft in event.records() {
             let record = draft.to_bytes(0);
             entry.extend_from_slice(&(record.len() as u32).to_le_bytes());
@@ -200,5 +265,14 @@ impl Definition {
     pub fn event(&self, ts_recv: u64) -> Event<'_> {
         let stamp = Stamp { instrument_id: self.instrument_id, venue_id: self.venue_id, ts_event: 0, ts_recv };
         Event { stamp, payload: Payload::Instrument(&self.instrument) }
+    }
+}
+
+impl AccountDefinition {
+    /// The event that puts this definition onto the bus.
+    #[must_use]
+    pub fn event(&self, ts_recv: u64) -> Event<'_> {
+        let stamp = Stamp { venue_id: self.venue_id, ts_recv, ..Stamp::default() };
+        Event { stamp, payload: Payload::Account(&self.account) }
     }
 }

@@ -4,19 +4,25 @@
 //! are zlib's CRC-32 over canonical decimal text (bids best first as `b<price>,<size>;`, then asks as `a<price>,<size>;`), so they do
 //! not depend on ids or scales. What cannot be used is counted, never skipped in silence.
 
-use crate::book::{Book, BookSide, TradeSummary};
+use crate::{
+    accounts::AccountState,
+    book::{Book, BookSide, TradeSummary},
+};
 use serde_json::{Map, Value, json};
-use std::{collections::HashMap, fmt::Write};
-use tapewire_schemas::{Body, ControlCode, Decimal, EventRef, Instrument, Kind, Level, Scale};
+use std::{
+    collections::{BTreeMap, HashMap},
+    fmt::Write,
+};
+use tapewire_schemas::{Account, Body, ControlCode, Decimal, EventRef, Instrument, Kind, Level, Scale};
 use tapewire_storage::Registry;
 
 const TOP_LEVELS: usize = 10;
-const MARKET_KINDS: [Kind; 4] = [Kind::Trade, Kind::BookDelta, Kind::BookSnapshot, Kind::Quote];
+const EVENT_KINDS: [Kind; 6] = [Kind::Trade, Kind::BookDelta, Kind::BookSnapshot, Kind::Quote, Kind::AccountUpdate, Kind::OrderUpdate];
 
 /// Counts, books and trade sums of a stream.
 #[derive(Debug, Default)]
 pub struct StreamDigest {
-    by_kind: [u64; MARKET_KINDS.len()],
+    by_kind: [u64; EVENT_KINDS.len()],
     definition_count: u64,
     control_count: u64,
     sequences: Option<(u64, u64)>,
@@ -24,10 +30,12 @@ pub struct StreamDigest {
     /// First and last sequence of the latest hole.
     last_hole: Option<(u64, u64)>,
     unknown_instruments: u64,
+    unknown_accounts: u64,
     number_errors: u64,
     index_by_id: HashMap<u32, usize>,
     /// In the order of their first definitions.
     instruments: Vec<InstrumentState>,
+    accounts: BTreeMap<u32, AccountState>,
 }
 
 /// What the stream said of one instrument.
@@ -77,6 +85,9 @@ impl StreamDigest {
         for known in registry.definitions() {
             self.define(known.instrument_id, &known.instrument);
         }
+        for known in registry.accounts() {
+            self.define_account(&known.account);
+        }
     }
 
     /// Takes the next event of the stream.
@@ -96,20 +107,40 @@ impl StreamDigest {
                     self.sequence_errors -= 1;
                 }
             }
-            body => {
-                if let Some(index) = MARKET_KINDS.iter().position(|kind| *kind == event.kind()) {
-                    self.by_kind[index] += 1;
-                }
-                let Some(index) = self.index_by_id.get(&event.instrument_id()) else {
-                    self.unknown_instruments += 1;
-                    return;
-                };
-                let state = &mut self.instruments[*index];
-                match body {
-                    Body::Trade(trade) => self.number_errors += u64::from(state.trades.observe(trade).is_err()),
-                    _ => state.book.apply(event),
-                }
+            Body::Account(definition) => {
+                self.definition_count += 1;
+                self.define_account(definition);
             }
+            _ => self.observe_event(event),
+        }
+    }
+
+    fn observe_event(&mut self, event: &EventRef<'_>) {
+        if let Some(index) = EVENT_KINDS.iter().position(|kind| *kind == event.kind()) {
+            self.by_kind[index] += 1;
+        }
+        if let Body::AccountUpdate(update) = event.body() {
+            match self.accounts.get_mut(&update.account_id) {
+                Some(account) => account.observe_balance(update),
+                None => self.unknown_accounts += 1,
+            }
+            return;
+        }
+        let Some(index) = self.index_by_id.get(&event.instrument_id()) else {
+            self.unknown_instruments += 1;
+            return;
+        };
+        let state = &mut self.instruments[*index];
+        match event.body() {
+            Body::Trade(trade) => self.number_errors += u64::from(state.trades.observe(trade).is_err()),
+            Body::OrderUpdate(order) => match self.accounts.get_mut(&order.account_id) {
+                Some(account) => {
+                    let observed = account.observe_order(event.instrument_id(), state.book.quantity_scale(), order);
+                    self.number_errors += u64::from(observed.is_err());
+                }
+                None => self.unknown_accounts += 1,
+            },
+            _ => state.book.apply(event),
         }
     }
 
@@ -154,7 +185,12 @@ impl StreamDigest {
         });
     }
 
-    /// Number of market events: trades, deltas, snapshots and quotes.
+    /// Takes a definition of an account; what is known of it stays.
+    fn define_account(&mut self, definition: &Account) {
+        self.accounts.entry(definition.account_id).or_insert_with(|| AccountState::new(definition));
+    }
+
+    /// Number of events: trades, deltas, snapshots, quotes, account and order updates.
     #[must_use]
     pub fn event_count(&self) -> u64 {
         self.by_kind.iter().sum()
@@ -178,6 +214,12 @@ impl StreamDigest {
         self.unknown_instruments
     }
 
+    /// Events of accounts that no definition named.
+    #[must_use]
+    pub fn unknown_accounts(&self) -> u64 {
+        self.unknown_accounts
+    }
+
     /// Sums that overflowed, and books or sums that did not fit a new scale.
     #[must_use]
     pub fn number_errors(&self) -> u64 {
@@ -190,16 +232,21 @@ impl StreamDigest {
         &self.instruments
     }
 
-    /// The digest as JSON. Instruments are keyed by symbol; a later one of the same symbol by `venue:symbol`.
+    /// Every account, by id.
+    pub fn accounts(&self) -> impl Iterator<Item = &AccountState> {
+        self.accounts.values()
+    }
+
+    /// The digest as JSON. Instruments are keyed by symbol and accounts by name; a later one of the same key by `venue:key`.
     #[must_use]
     pub fn to_json(&self) -> Value {
-        let by_kind: Map<_, _> = MARKET_KINDS.iter().zip(self.by_kind).map(|(kind, n)| (kind.name().to_owned(), json!(n))).collect();
-        let mut instruments = Map::new();
-        for state in &self.instruments {
-            let is_taken = instruments.contains_key(&state.symbol);
-            let key = if is_taken { format!("{}:{}", state.venue, state.symbol) } else { state.symbol.clone() };
-            instruments.insert(key, state.to_json());
-        }
+        let by_kind: Map<_, _> = EVENT_KINDS.iter().zip(self.by_kind).map(|(kind, n)| (kind.name().to_owned(), json!(n))).collect();
+        let instruments = keyed(self.instruments.iter().map(|it| (it.venue(), it.symbol(), it.to_json())));
+        let symbol_of = |instrument_id| {
+            let index = self.index_by_id.get(&instrument_id);
+            index.map_or_else(|| instrument_id.to_string(), |index| self.instruments[*index].symbol.clone())
+        };
+        let accounts = keyed(self.accounts.values().map(|it| (it.venue(), it.name(), it.to_json(symbol_of))));
         json!({
             "events": self.event_count(),
             "by_kind": by_kind,
@@ -209,8 +256,10 @@ impl StreamDigest {
             "last_sequence": self.sequences.map(|(_, last)| last),
             "sequence_errors": self.sequence_errors,
             "unknown_instruments": self.unknown_instruments,
+            "unknown_accounts": self.unknown_accounts,
             "number_errors": self.number_errors,
             "instruments": instruments,
+            "accounts": accounts,
         })
     }
 }
@@ -242,6 +291,16 @@ impl InstrumentState {
         }
         it
     }
+}
+
+/// Values by name, those whose name is taken by venue and name.
+fn keyed<'a>(values: impl Iterator<Item = (&'a str, &'a str, Value)>) -> Map<String, Value> {
+    let mut map = Map::new();
+    for (venue, name, value) in values {
+        let key = if map.contains_key(name) { format!("{venue}:{name}") } else { name.to_owned() };
+        map.insert(key, value);
+    }
+    map
 }
 
 /// Canonical text of a sum whose scale is the sum of `scales`.

@@ -26,6 +26,7 @@
 //! # Ok::<(), Box<dyn std::error::Error>>(())
 //! ```
 
+mod accounts;
 mod book;
 mod cursor;
 mod definitions;
@@ -36,6 +37,7 @@ mod place;
 mod settings;
 mod subscriber;
 
+pub use accounts::{AccountState, ExactSum};
 pub use book::{Book, BookSide, TradePrices, TradeSummary};
 pub use definitions::definitions_at;
 pub use digest::{InstrumentState, StreamDigest};

@@ -18,12 +18,43 @@ fn with_events(mut then: impl FnMut(&str, Event<'_>)) {
     let quote = Quote { bid_px: 6_183_763, bid_qty: 378_826, ask_px: 6_183_764, ask_qty: 154_698 };
     let mut instrument = Instrument::new("BINANCE_SPOT", "BTCUSDT", Scale::new(2).unwrap(), Scale::new(5).unwrap()).unwrap();
     instrument.tick = 1;
+    let currency = Currency::new("USDT").unwrap();
+    let update = AccountUpdate {
+        account_id: 2,
+        amount_scale: 8,
+        reserved: [0; 3],
+        currency,
+        balance: 99_999_997_775_200,
+        available: 99_999_966_875_200,
+        frozen: 30_900_000,
+        margin: -1,
+    };
+    let order = OrderUpdate {
+        order_id: OrderId::from_text("O-20240808-001").unwrap(),
+        account_id: 2,
+        state: OrderState::Filled as u8,
+        side: Side::Sell as u8,
+        fee_scale: 8,
+        reserved: 0,
+        price: 6_183_763,
+        quantity: 10,
+        filled: 4,
+        last_px: 6_183_764,
+        last_qty: 2,
+        trade_id: 77,
+        fee: 2_224_800,
+        fee_currency: currency,
+    };
+    let account = Account::new(2, "BINANCE", "BINANCE-001").unwrap();
     let payloads = [
         ("trade", Payload::Trade(trade, Side::Sell)),
         ("book_delta", Payload::BookDelta(delta)),
         ("book_snapshot", Payload::BookSnapshot(snapshot)),
         ("quote", Payload::Quote(quote)),
+        ("account_update", Payload::AccountUpdate(&update)),
+        ("order_update", Payload::OrderUpdate(&order)),
         ("instrument", Payload::Instrument(&instrument)),
+        ("account", Payload::Account(&account)),
         ("control", Payload::Control(Control::new(ControlCode::GroupCut, 2, 40, 41))),
     ];
     payloads.into_iter().for_each(|(name, payload)| then(name, Event { stamp: STAMP, payload }));
@@ -59,6 +90,16 @@ fn golden_records_are_read() {
             (Body::Instrument(found), Payload::Instrument(instrument)) => {
                 assert_eq!(found, instrument);
                 assert_eq!((found.venue(), found.symbol()), ("BINANCE_SPOT", "BTCUSDT"));
+            }
+            (Body::AccountUpdate(found), Payload::AccountUpdate(update)) => assert_eq!(found, update),
+            (Body::OrderUpdate(found), Payload::OrderUpdate(order)) => {
+                assert_eq!(found, order);
+                let order_id = found.order_id.to_string();
+                assert_eq!((found.state(), found.side(), order_id.as_str()), (OrderState::Filled, Side::Sell, "O-20240808-001"));
+            }
+            (Body::Account(found), Payload::Account(account)) => {
+                assert_eq!(found, account);
+                assert_eq!((found.venue(), found.name()), ("BINANCE", "BINANCE-001"));
             }
             (Body::Control(found), Payload::Control(control)) => {
                 assert_eq!((*found, found.code()), (control, Some(ControlCode::GroupCut)));

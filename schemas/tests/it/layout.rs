@@ -64,6 +64,16 @@ fn bodies() {
         price_scale: 0, 1; quantity_scale: 1, 1; symbol_bytes: 2, 1; venue_bytes: 3, 1; reserved: 4, 4; tick: 8, 8; lot: 16, 8;
         symbol: 24, 48; venue: 72, 24;
     });
+    check_layout!(AccountUpdate, 48, {
+        account_id: 0, 4; amount_scale: 4, 1; reserved: 5, 3; currency: 8, 8; balance: 16, 8; available: 24, 8; frozen: 32, 8; margin: 40, 8;
+    });
+    check_layout!(OrderUpdate, 88, {
+        order_id: 0, 16; account_id: 16, 4; state: 20, 1; side: 21, 1; fee_scale: 22, 1; reserved: 23, 1; price: 24, 8; quantity: 32, 8;
+        filled: 40, 8; last_px: 48, 8; last_qty: 56, 8; trade_id: 64, 8; fee: 72, 8; fee_currency: 80, 8;
+    });
+    check_layout!(Account, 80, {
+        account_id: 0, 4; name_bytes: 4, 1; venue_bytes: 5, 1; reserved: 6, 2; name: 8, 48; venue: 56, 24;
+    });
     check_layout!(Control, 32, { code: 0, 4; epoch: 4, 4; sequence: 8, 8; last_sequence: 16, 8; reserved: 24, 8; });
     check_layout!(Level, 16, { price: 0, 8; quantity: 8, 8; });
     assert_eq!((LEVEL_BYTES, BOOK_ROOT_BYTES, RECORD_LEVELS_MAX), (16, 32, 4_092));
@@ -90,11 +100,12 @@ fn record_header() {
 #[test]
 fn wire_values() {
     let kinds = Kind::ALL.map(|kind| kind as u8);
-    assert_eq!(kinds, [1, 2, 3, 4, 7, 9]);
+    assert_eq!(kinds, [1, 2, 3, 4, 5, 6, 7, 8, 9]);
     for byte in 0..=u8::MAX {
         assert_eq!(Kind::from_wire(byte).map(|kind| kind as u8), kinds.contains(&byte).then_some(byte));
         assert_eq!(ControlCode::from_wire(byte.into()).map(|code| code as u32), (1..=9).contains(&byte).then_some(byte.into()));
     }
+    assert_eq!(OrderState::ALL.map(|state| state as u8), [1, 2, 3, 4, 5]);
     assert_eq!([Side::Unknown, Side::Buy, Side::Sell].map(|side| side as u8), [0, 1, 2]);
     assert_eq!((flags::FIRST, flags::LAST, flags::WHOLE, flags::SIDE_SHIFT, flags::ALL), (1, 2, 3, 4, 0x33));
 }

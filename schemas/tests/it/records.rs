@@ -215,6 +215,11 @@ fn with_each_kind(mut then: impl FnMut(Event<'_>)) {
     let (bids, asks) = (levels(1, 2), levels(5, 1));
     let instrument = Instrument::new("VENUE", "SYMBOL", Scale::new(2).unwrap(), Scale::MAX).unwrap();
     let trade = Trade { price: 1, quantity: 2, trade_id: 3, venue_seq: 4 };
+    let currency = Currency::new("USDT").unwrap();
+    let update =
+        AccountUpdate { account_id: 1, amount_scale: 8, currency, balance: 4, available: 3, frozen: 1, ..AccountUpdate::default() };
+    let order = OrderUpdate { account_id: 1, state: 3, side: 2, fee_scale: 18, fee: 1, fee_currency: currency, ..OrderUpdate::default() };
+    let account = Account::new(1, "VENUE", "ACCOUNT").unwrap();
     for payload in [
         Payload::Trade(trade, Side::Sell),
         Payload::BookDelta(book_of(&bids, &asks)),
@@ -222,7 +227,10 @@ fn with_each_kind(mut then: impl FnMut(Event<'_>)) {
         Payload::BookSnapshot(book_of(&bids, &[])),
         Payload::BookSnapshot(book_of(&[], &asks)),
         Payload::Quote(Quote { bid_px: 1, bid_qty: 2, ask_px: 3, ask_qty: 4 }),
+        Payload::AccountUpdate(&update),
+        Payload::OrderUpdate(&order),
         Payload::Instrument(&instrument),
+        Payload::Account(&account),
         Payload::Control(Control::new(ControlCode::Heartbeat, 1, 2, 3)),
     ] {
         then(Event { stamp: STAMP, payload });
@@ -249,7 +257,10 @@ fn must_be_noticed(bit: usize, before: &[u8], after: &[u8]) -> bool {
             let same_shape = |kind| match kind {
                 Kind::Trade | Kind::Quote | Kind::Control => 0,
                 Kind::BookDelta | Kind::BookSnapshot => 1,
-                Kind::Instrument => 2,
+                Kind::AccountUpdate => 2,
+                Kind::OrderUpdate => 3,
+                Kind::Instrument => 4,
+                Kind::Account => 5,
             };
             kinds[1].is_none() || kinds.map(|kind| kind.map(same_shape)).windows(2).any(|pair| pair[0] != pair[1])
         }

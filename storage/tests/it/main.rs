@@ -7,4 +7,5 @@ mod content;
 mod harness;
 mod kill;
 mod power_loss;
+mod registry;
 mod round_trip;

@@ -58,13 +58,14 @@ fn everything_is_counted() {
     tape.trade(9, 1, 1);
     let expected = json!({
         "events": 5,
-        "by_kind": { "trade": 3, "book_delta": 0, "book_snapshot": 1, "quote": 1 },
+        "by_kind": { "trade": 3, "book_delta": 0, "book_snapshot": 1, "quote": 1, "account_update": 0, "order_update": 0 },
         "definitions": 2,
         "controls": 1,
         "first_sequence": 1,
         "last_sequence": 8,
         "sequence_errors": 0,
         "unknown_instruments": 1,
+        "unknown_accounts": 0,
         "number_errors": 0,
         "instruments": {
             "A": {
@@ -78,6 +79,7 @@ fn everything_is_counted() {
             },
             "W:A": { "best_bid": null, "best_ask": null, "n_bids": 0, "n_asks": 0, "crc32_dec_top10": 0, "crc32_dec_full": 0 },
         },
+        "accounts": {},
     });
     assert_eq!(tape.digest.to_json(), expected);
     tape.next_sequence += 1;
