@@ -1,10 +1,9 @@
-//! Exact books and trade sums over mantissas.
+//! The exact L2 book of one instrument.
 //!
-//! Nothing here knows floats: a [`Book`] holds `i64` mantissas at its instrument's scales, a [`TradeSummary`] sums them in 128 bits,
-//! and both follow a change of scale exactly or say that they cannot.
+//! It holds `i64` mantissas at its instrument's scales, and follows a change of scale exactly or says that it cannot.
 
-use std::collections::BTreeMap;
-use tapewire_schemas::{Body, BookRef, DecimalError, EventRef, Level, RecordRef, Scale, Trade};
+use std::{collections::BTreeMap, fmt::Write as _};
+use tapewire_schemas::{Body, BookRef, DecimalError, EventRef, Level, RecordRef, Scale};
 
 /// A side of a book.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -129,6 +128,23 @@ impl Book {
         self.ladder(side).quantities.len()
     }
 
+    /// CRC-32 (zlib's) of the canonical text of at most `levels_max` levels of each side: bids best first as `b<price>,<size>;`, then asks as
+    /// `a<price>,<size>;`, decimals without trailing zeros. It does not depend on ids or scales.
+    #[must_use]
+    pub fn crc32(&self, levels_max: usize) -> u32 {
+        let mut crc = crc32fast::Hasher::new();
+        let mut text = String::new();
+        for (side, letter) in [(BookSide::Bid, 'b'), (BookSide::Ask, 'a')] {
+            for level in self.levels(side).take(levels_max) {
+                text.clear();
+                let (price, quantity) = (self.price_scale.display(level.price), self.quantity_scale.display(level.quantity));
+                write!(text, "{letter}{price},{quantity};").expect("writing to a string cannot fail");
+                crc.update(text.as_bytes());
+            }
+        }
+        crc.finalize()
+    }
+
     fn ladder(&self, side: BookSide) -> &Ladder {
         match side {
             BookSide::Bid => &self.bids,
@@ -149,122 +165,6 @@ impl Ladder {
 
     fn levels(&self) -> impl ExactSizeIterator<Item = Level> + '_ {
         self.quantities.iter().map(|(key, quantity)| Level { price: key ^ self.mask, quantity: *quantity })
-    }
-}
-
-/// Exact sums over the trades of one instrument.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct TradeSummary {
-    price_scale: Scale,
-    quantity_scale: Scale,
-    trade_count: u64,
-    quantity_sum: i128,
-    notional_sum: i128,
-    prices: Option<TradePrices>,
-}
-
-/// Prices of the trades seen, as mantissas.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct TradePrices {
-    /// Lowest price.
-    pub min: i64,
-    /// Highest price.
-    pub max: i64,
-    /// Price of the first trade.
-    pub first: i64,
-    /// Price of the last trade.
-    pub last: i64,
-}
-
-impl TradeSummary {
-    /// A summary of no trades.
-    #[must_use]
-    pub fn new(price_scale: Scale, quantity_scale: Scale) -> Self {
-        Self { price_scale, quantity_scale, trade_count: 0, quantity_sum: 0, notional_sum: 0, prices: None }
-    }
-
-    /// Adds a trade.
-    ///
-    /// # Errors
-    /// [`DecimalError::Overflow`] where a sum would leave 128 bits; the summary is then unchanged.
-    pub fn observe(&mut self, trade: &Trade) -> Result<(), DecimalError> {
-        let overflow = DecimalError::Overflow { scale: self.quantity_scale.digits() };
-        // A product of two 64-bit values always fits 128.
-        let notional = i128::from(trade.price) * i128::from(trade.quantity);
-        let notional_sum = self.notional_sum.checked_add(notional).ok_or(overflow)?;
-        self.quantity_sum = self.quantity_sum.checked_add(i128::from(trade.quantity)).ok_or(overflow)?;
-        self.notional_sum = notional_sum;
-        self.trade_count += 1;
-        let price = trade.price;
-        let seen = self.prices.unwrap_or(TradePrices { min: price, max: price, first: price, last: price });
-        self.prices = Some(TradePrices { min: seen.min.min(price), max: seen.max.max(price), first: seen.first, last: price });
-        Ok(())
-    }
-
-    /// Expresses the same sums at other scales.
-    ///
-    /// # Errors
-    /// [`DecimalError`] where a value does not fit or would lose digits; the summary is then unchanged.
-    pub fn rescale(&mut self, price_scale: Scale, quantity_scale: Scale) -> Result<(), DecimalError> {
-        let price = |mantissa| self.price_scale.rescale(mantissa, price_scale);
-        let prices = match self.prices {
-            Some(it) => Some(TradePrices { min: price(it.min)?, max: price(it.max)?, first: price(it.first)?, last: price(it.last)? }),
-            None => None,
-        };
-        let quantity_sum = rescale_wide(self.quantity_sum, self.quantity_scale, quantity_scale)?;
-        let notional_sum = rescale_wide(self.notional_sum, self.price_scale, price_scale)?;
-        let notional_sum = rescale_wide(notional_sum, self.quantity_scale, quantity_scale)?;
-        *self = Self { price_scale, quantity_scale, trade_count: self.trade_count, quantity_sum, notional_sum, prices };
-        Ok(())
-    }
-
-    /// Number of trades.
-    #[must_use]
-    pub fn trade_count(&self) -> u64 {
-        self.trade_count
-    }
-
-    /// Sum of the quantities, at the quantity scale.
-    #[must_use]
-    pub fn quantity_sum(&self) -> i128 {
-        self.quantity_sum
-    }
-
-    /// Sum of price × quantity, at the sum of both scales.
-    #[must_use]
-    pub fn notional_sum(&self) -> i128 {
-        self.notional_sum
-    }
-
-    /// Lowest, highest, first and last price; `None` where there was no trade.
-    #[must_use]
-    pub fn prices(&self) -> Option<TradePrices> {
-        self.prices
-    }
-
-    /// Decimals of every price.
-    #[must_use]
-    pub fn price_scale(&self) -> Scale {
-        self.price_scale
-    }
-
-    /// Decimals of every quantity.
-    #[must_use]
-    pub fn quantity_scale(&self) -> Scale {
-        self.quantity_scale
-    }
-}
-
-/// The same value at another scale.
-fn rescale_wide(value: i128, from: Scale, to: Scale) -> Result<i128, DecimalError> {
-    let factor = i128::from(to.factor().max(from.factor()) / to.factor().min(from.factor()));
-    if to >= from {
-        return value.checked_mul(factor).ok_or(DecimalError::Overflow { scale: to.digits() });
-    }
-    if value % factor == 0 {
-        Ok(value / factor)
-    } else {
-        Err(DecimalError::TooPrecise { found: usize::from(from.digits()), scale: to.digits() })
     }
 }
 

@@ -6,14 +6,13 @@
 
 use crate::{
     accounts::AccountState,
-    book::{Book, BookSide, TradeSummary},
+    book::BookSide,
+    books::{Books, InstrumentBook},
+    trades::TradeSummary,
 };
 use serde_json::{Map, Value, json};
-use std::{
-    collections::{BTreeMap, HashMap},
-    fmt::Write,
-};
-use tapewire_schemas::{Account, Body, ControlCode, Decimal, EventRef, Instrument, Kind, Level, Scale};
+use std::collections::BTreeMap;
+use tapewire_schemas::{Account, Body, ControlCode, Decimal, EventRef, Kind, Level, Scale};
 use tapewire_storage::Registry;
 
 const TOP_LEVELS: usize = 10;
@@ -29,48 +28,12 @@ pub struct StreamDigest {
     sequence_errors: u64,
     /// First and last sequence of the latest hole.
     last_hole: Option<(u64, u64)>,
-    unknown_instruments: u64,
     unknown_accounts: u64,
     number_errors: u64,
-    index_by_id: HashMap<u32, usize>,
-    /// In the order of their first definitions.
-    instruments: Vec<InstrumentState>,
+    books: Books,
+    /// By place in [`Books::all`].
+    trades: Vec<TradeSummary>,
     accounts: BTreeMap<u32, AccountState>,
-}
-
-/// What the stream said of one instrument.
-#[derive(Debug)]
-pub struct InstrumentState {
-    symbol: String,
-    venue: String,
-    book: Book,
-    trades: TradeSummary,
-}
-
-impl InstrumentState {
-    /// The venue's symbol.
-    #[must_use]
-    pub fn symbol(&self) -> &str {
-        &self.symbol
-    }
-
-    /// The venue's name.
-    #[must_use]
-    pub fn venue(&self) -> &str {
-        &self.venue
-    }
-
-    /// The book now.
-    #[must_use]
-    pub fn book(&self) -> &Book {
-        &self.book
-    }
-
-    /// The trades so far.
-    #[must_use]
-    pub fn trades(&self) -> &TradeSummary {
-        &self.trades
-    }
 }
 
 impl StreamDigest {
@@ -82,9 +45,8 @@ impl StreamDigest {
 
     /// Takes the definitions of the registry, for a reader that begins after they were published. Do it before the first event.
     pub fn prime(&mut self, registry: &Registry) {
-        for known in registry.definitions() {
-            self.define(known.instrument_id, &known.instrument);
-        }
+        self.books.prime(registry);
+        (0..self.books.all().len()).for_each(|index| self.define(index));
         for known in registry.accounts() {
             self.define_account(&known.account);
         }
@@ -93,10 +55,18 @@ impl StreamDigest {
     /// Takes the next event of the stream.
     pub fn observe(&mut self, event: &EventRef<'_>) {
         self.observe_sequence(event.first_sequence(), event.last_sequence());
+        if let Some(index) = EVENT_KINDS.iter().position(|kind| *kind == event.kind()) {
+            self.by_kind[index] += 1;
+        }
+        let index = self.books.observe(event);
         match event.body() {
-            Body::Instrument(definition) => {
+            Body::Instrument(_) => {
                 self.definition_count += 1;
-                self.define(event.instrument_id(), definition);
+                index.into_iter().for_each(|index| self.define(index));
+            }
+            Body::Account(definition) => {
+                self.definition_count += 1;
+                self.define_account(definition);
             }
             Body::Control(control) => {
                 self.control_count += 1;
@@ -107,40 +77,23 @@ impl StreamDigest {
                     self.sequence_errors -= 1;
                 }
             }
-            Body::Account(definition) => {
-                self.definition_count += 1;
-                self.define_account(definition);
+            Body::Trade(trade) => {
+                let observed = index.map_or(Ok(()), |index| self.trades[index].observe(trade));
+                self.number_errors += u64::from(observed.is_err());
             }
-            _ => self.observe_event(event),
-        }
-    }
-
-    fn observe_event(&mut self, event: &EventRef<'_>) {
-        if let Some(index) = EVENT_KINDS.iter().position(|kind| *kind == event.kind()) {
-            self.by_kind[index] += 1;
-        }
-        if let Body::AccountUpdate(update) = event.body() {
-            match self.accounts.get_mut(&update.account_id) {
+            Body::AccountUpdate(update) => match self.accounts.get_mut(&update.account_id) {
                 Some(account) => account.observe_balance(update),
                 None => self.unknown_accounts += 1,
-            }
-            return;
-        }
-        let Some(index) = self.index_by_id.get(&event.instrument_id()) else {
-            self.unknown_instruments += 1;
-            return;
-        };
-        let state = &mut self.instruments[*index];
-        match event.body() {
-            Body::Trade(trade) => self.number_errors += u64::from(state.trades.observe(trade).is_err()),
-            Body::OrderUpdate(order) => match self.accounts.get_mut(&order.account_id) {
-                Some(account) => {
-                    let observed = account.observe_order(event.instrument_id(), state.book.quantity_scale(), order);
-                    self.number_errors += u64::from(observed.is_err());
-                }
-                None => self.unknown_accounts += 1,
             },
-            _ => state.book.apply(event),
+            Body::OrderUpdate(order) => match (self.accounts.get_mut(&order.account_id), index) {
+                (Some(account), Some(index)) => {
+                    let quantity_scale = self.trades[index].quantity_scale();
+                    self.number_errors += u64::from(account.observe_order(event.instrument_id(), quantity_scale, order).is_err());
+                }
+                (None, _) => self.unknown_accounts += 1,
+                (_, None) => {}
+            },
+            Body::BookDelta(_) | Body::BookSnapshot(_) | Body::Quote(_) => {}
         }
     }
 
@@ -158,31 +111,19 @@ impl StreamDigest {
         self.sequences = Some((begin, last));
     }
 
-    /// Takes a definition: a new instrument, or new names and scales of a known one.
-    fn define(&mut self, instrument_id: u32, definition: &Instrument) {
-        let (price_scale, quantity_scale) = (definition.price_scale(), definition.quantity_scale());
-        if let Some(index) = self.index_by_id.get(&instrument_id) {
-            let state = &mut self.instruments[*index];
-            definition.symbol().clone_into(&mut state.symbol);
-            definition.venue().clone_into(&mut state.venue);
-            if state.book.rescale(price_scale, quantity_scale).is_err() {
-                // Levels of two scales must not mix: the book is gone until its next snapshot.
-                self.number_errors += 1;
-                state.book = Book::new(price_scale, quantity_scale);
+    /// Takes the definition of the instrument at a place in [`Books::all`]: a new one, or new scales.
+    fn define(&mut self, index: usize) {
+        let book = self.books.all()[index].book();
+        let (price_scale, quantity_scale) = (book.price_scale(), book.quantity_scale());
+        match self.trades.get_mut(index) {
+            None => self.trades.push(TradeSummary::new(price_scale, quantity_scale)),
+            Some(trades) => {
+                if trades.rescale(price_scale, quantity_scale).is_err() {
+                    self.number_errors += 1;
+                    *trades = TradeSummary::new(price_scale, quantity_scale);
+                }
             }
-            if state.trades.rescale(price_scale, quantity_scale).is_err() {
-                self.number_errors += 1;
-                state.trades = TradeSummary::new(price_scale, quantity_scale);
-            }
-            return;
         }
-        self.index_by_id.insert(instrument_id, self.instruments.len());
-        self.instruments.push(InstrumentState {
-            symbol: definition.symbol().to_owned(),
-            venue: definition.venue().to_owned(),
-            book: Book::new(price_scale, quantity_scale),
-            trades: TradeSummary::new(price_scale, quantity_scale),
-        });
     }
 
     /// Takes a definition of an account; what is known of it stays.
@@ -211,7 +152,7 @@ impl StreamDigest {
     /// Events of instruments that no definition named.
     #[must_use]
     pub fn unknown_instruments(&self) -> u64 {
-        self.unknown_instruments
+        self.books.unknown_instruments()
     }
 
     /// Events of accounts that no definition named.
@@ -223,13 +164,18 @@ impl StreamDigest {
     /// Sums that overflowed, and books or sums that did not fit a new scale.
     #[must_use]
     pub fn number_errors(&self) -> u64 {
-        self.number_errors
+        self.number_errors + self.books.scale_errors()
     }
 
-    /// Every instrument, in the order of first definition.
+    /// The books.
     #[must_use]
-    pub fn instruments(&self) -> &[InstrumentState] {
-        &self.instruments
+    pub fn books(&self) -> &Books {
+        &self.books
+    }
+
+    /// Every instrument and its trades, in the order of first definition.
+    pub fn instruments(&self) -> impl Iterator<Item = (&InstrumentBook, &TradeSummary)> {
+        self.books.all().iter().zip(&self.trades)
     }
 
     /// Every account, by id.
@@ -241,11 +187,8 @@ impl StreamDigest {
     #[must_use]
     pub fn to_json(&self) -> Value {
         let by_kind: Map<_, _> = EVENT_KINDS.iter().zip(self.by_kind).map(|(kind, n)| (kind.name().to_owned(), json!(n))).collect();
-        let instruments = keyed(self.instruments.iter().map(|it| (it.venue(), it.symbol(), it.to_json())));
-        let symbol_of = |instrument_id| {
-            let index = self.index_by_id.get(&instrument_id);
-            index.map_or_else(|| instrument_id.to_string(), |index| self.instruments[*index].symbol.clone())
-        };
+        let instruments = keyed(self.instruments().map(|(book, trades)| (book.venue(), book.symbol(), instrument_json(book, trades))));
+        let symbol_of = |id: u32| self.books.get(id).map_or_else(|| id.to_string(), |book| book.symbol().to_owned());
         let accounts = keyed(self.accounts.values().map(|it| (it.venue(), it.name(), it.to_json(symbol_of))));
         json!({
             "events": self.event_count(),
@@ -255,42 +198,40 @@ impl StreamDigest {
             "first_sequence": self.sequences.map(|(first, _)| first),
             "last_sequence": self.sequences.map(|(_, last)| last),
             "sequence_errors": self.sequence_errors,
-            "unknown_instruments": self.unknown_instruments,
+            "unknown_instruments": self.unknown_instruments(),
             "unknown_accounts": self.unknown_accounts,
-            "number_errors": self.number_errors,
+            "number_errors": self.number_errors(),
             "instruments": instruments,
             "accounts": accounts,
         })
     }
 }
 
-impl InstrumentState {
-    fn to_json(&self) -> Value {
-        let (price_scale, quantity_scale) = (self.book.price_scale(), self.book.quantity_scale());
-        let level = |it: Level| json!([price_scale.display(it.price).to_string(), quantity_scale.display(it.quantity).to_string()]);
-        let mut it = json!({
-            "best_bid": self.book.best_bid().map(level),
-            "best_ask": self.book.best_ask().map(level),
-            "n_bids": self.book.level_count(BookSide::Bid),
-            "n_asks": self.book.level_count(BookSide::Ask),
-            "crc32_dec_top10": crc32_decimal(&self.book, TOP_LEVELS),
-            "crc32_dec_full": crc32_decimal(&self.book, usize::MAX),
+fn instrument_json(instrument: &InstrumentBook, trades: &TradeSummary) -> Value {
+    let book = instrument.book();
+    let (price, quantity) = (book.price_scale(), book.quantity_scale());
+    let level = |it: Level| json!([price.display(it.price).to_string(), quantity.display(it.quantity).to_string()]);
+    let mut it = json!({
+        "best_bid": book.best_bid().map(level),
+        "best_ask": book.best_ask().map(level),
+        "n_bids": book.level_count(BookSide::Bid),
+        "n_asks": book.level_count(BookSide::Ask),
+        "crc32_dec_top10": book.crc32(TOP_LEVELS),
+        "crc32_dec_full": book.crc32(usize::MAX),
+    });
+    if let Some(prices) = trades.prices() {
+        let text = |mantissa| price.display(mantissa).to_string();
+        it["trades"] = json!({
+            "n": trades.trade_count(),
+            "sum_size": wide(trades.quantity_sum(), &[quantity]),
+            "sum_notional": wide(trades.notional_sum(), &[price, quantity]),
+            "min": text(prices.min),
+            "max": text(prices.max),
+            "first": text(prices.first),
+            "last": text(prices.last),
         });
-        if let Some(prices) = self.trades.prices() {
-            let (price, quantity) = (self.trades.price_scale(), self.trades.quantity_scale());
-            let text = |mantissa| price.display(mantissa).to_string();
-            it["trades"] = json!({
-                "n": self.trades.trade_count(),
-                "sum_size": wide(self.trades.quantity_sum(), &[quantity]),
-                "sum_notional": wide(self.trades.notional_sum(), &[price, quantity]),
-                "min": text(prices.min),
-                "max": text(prices.max),
-                "first": text(prices.first),
-                "last": text(prices.last),
-            });
-        }
-        it
     }
+    it
 }
 
 /// Values by name, those whose name is taken by venue and name.
@@ -306,23 +247,6 @@ fn keyed<'a>(values: impl Iterator<Item = (&'a str, &'a str, Value)>) -> Map<Str
 /// Canonical text of a sum whose scale is the sum of `scales`.
 fn wide(mantissa: i128, scales: &[Scale]) -> String {
     Decimal::new(mantissa, scales.iter().map(|scale| u32::from(scale.digits())).sum()).to_string()
-}
-
-/// CRC-32 of a book's canonical text, at most `levels_max` levels of each side.
-#[must_use]
-pub fn crc32_decimal(book: &Book, levels_max: usize) -> u32 {
-    let (price, quantity) = (book.price_scale(), book.quantity_scale());
-    let mut crc = crc32fast::Hasher::new();
-    let mut text = String::new();
-    for (side, letter) in [(BookSide::Bid, 'b'), (BookSide::Ask, 'a')] {
-        for level in book.levels(side).take(levels_max) {
-            text.clear();
-            write!(text, "{letter}{},{};", price.display(level.price), quantity.display(level.quantity))
-                .expect("writing to a string cannot fail");
-            crc.update(text.as_bytes());
-        }
-    }
-    crc.finalize()
 }
 
 #[cfg(test)]

@@ -3,7 +3,7 @@
 //! # How data flows
 //! A realtime subscriber reads records in place in the shared-memory pages that the publisher fills; a delayed one does the same in
 //! batches; a historical one reads journal and WAL files. All are one [`Subscriber`]: it begins anywhere, changes from history to live at
-//! an exact record, and goes back to the log by itself when it was lapped. [`Book`], [`TradeSummary`] and [`StreamDigest`] turn events
+//! an exact record, and goes back to the log by itself when it was lapped. [`Books`], [`TradeSummary`] and [`StreamDigest`] turn events
 //! into state, exactly.
 //!
 //! # Invariants
@@ -28,6 +28,7 @@
 
 mod accounts;
 mod book;
+mod books;
 mod cursor;
 mod definitions;
 mod digest;
@@ -36,12 +37,15 @@ mod filter;
 mod place;
 mod settings;
 mod subscriber;
+mod trades;
 
 pub use accounts::{AccountState, ExactSum};
-pub use book::{Book, BookSide, TradePrices, TradeSummary};
+pub use book::{Book, BookSide};
+pub use books::{BookState, Books, InstrumentBook};
 pub use definitions::definitions_at;
-pub use digest::{InstrumentState, StreamDigest};
+pub use digest::StreamDigest;
 pub use error::SubscribeError;
 pub use filter::Filter;
 pub use settings::{End, Polled, Start, SubscriberCounters, SubscriberSettings, Tier};
 pub use subscriber::Subscriber;
+pub use trades::{TradePrices, TradeSummary};

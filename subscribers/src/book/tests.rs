@@ -1,5 +1,5 @@
 use super::*;
-use tapewire_schemas::{Event, Payload, Side, Stamp};
+use tapewire_schemas::{Event, Payload, Side, Stamp, Trade};
 
 fn scale(digits: u8) -> Scale {
     Scale::new(digits).unwrap()
@@ -81,27 +81,4 @@ fn books_rescale_exactly_or_not_at_all() {
     with_event(Payload::BookDelta(book_of(&levels(&[(1_000, 1)]), &[])), |event| book.apply(event));
     assert_eq!(book.rescale(Scale::MAX, scale(0)), Err(DecimalError::Overflow { scale: 18 }));
     check(&book, &[(1_000, 1), (12, 5), (11, 6)], &[(13, 7)]);
-}
-
-#[test]
-fn trades_are_summed_exactly() {
-    let trade = |price, quantity| Trade { price, quantity, ..Trade::default() };
-    let mut sums = TradeSummary::new(scale(2), scale(1));
-    assert_eq!((sums.trade_count(), sums.prices()), (0, None));
-    for (price, quantity) in [(200, 3), (100, 5), (300, 1), (150, 2)] {
-        sums.observe(&trade(price, quantity)).unwrap();
-    }
-    let prices = TradePrices { min: 100, max: 300, first: 200, last: 150 };
-    assert_eq!((sums.trade_count(), sums.quantity_sum(), sums.notional_sum(), sums.prices()), (4, 11, 1_700, Some(prices)));
-    sums.rescale(scale(3), scale(3)).unwrap();
-    assert_eq!((sums.quantity_sum(), sums.notional_sum()), (1_100, 1_700_000));
-    assert_eq!(sums.prices().unwrap().min, 1_000);
-    assert!(sums.rescale(scale(0), scale(3)).is_err(), "1.50 needs a decimal");
-    assert_eq!(sums.notional_sum(), 1_700_000);
-    // 2^126 fits once; twice is 2^127, which does not.
-    let mut large = TradeSummary::new(scale(0), scale(0));
-    large.observe(&trade(i64::MIN, i64::MIN)).unwrap();
-    let before = large.clone();
-    assert_eq!(large.observe(&trade(i64::MIN, i64::MIN)), Err(DecimalError::Overflow { scale: 0 }));
-    assert_eq!(large, before);
 }

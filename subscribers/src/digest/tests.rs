@@ -1,7 +1,7 @@
 use super::*;
 use std::path::{Path, PathBuf};
 use tapewire_publisher::feed::{CsvFeed, Feed, FeedInstrument, InstrumentBinding};
-use tapewire_schemas::{BookRef, Control, ControlCode, Event, Payload, Quote, Side, Stamp, Trade};
+use tapewire_schemas::{BookRef, Control, ControlCode, Event, Instrument, Payload, Quote, Side, Stamp, Trade};
 
 /// A digest and the sequence of the next record.
 struct Tape {
