@@ -1,0 +1,90 @@
+//! The command line, as it is written.
+
+mod publish;
+mod read;
+mod tools;
+
+pub use publish::{ClockSource, DemoArguments, FeedSource, PublishArguments};
+pub use read::{DigestArguments, FilterArguments, OutputName, ReadArguments, SubscribeArguments};
+pub use tools::StreamArguments;
+
+use clap::{Parser, Subcommand};
+use std::str::FromStr;
+use tapewire_stdx::{cores, failpoint::FailPoint};
+
+/// An argument that clap could not check by itself.
+#[derive(Debug, thiserror::Error)]
+#[error("{flag} {value:?}: {needed}")]
+pub struct WrongArgument {
+    pub flag: &'static str,
+    pub value: String,
+    pub needed: String,
+}
+
+/// Ten years: the clock does not run over, and nobody waits longer.
+const SECONDS_MAX: u64 = 10 * 365 * 24 * 60 * 60;
+
+fn parse_seconds(text: &str) -> Result<u64, String> {
+    let seconds = text.parse().ok().filter(|seconds| *seconds <= SECONDS_MAX);
+    seconds.ok_or_else(|| format!("seconds are a whole number from 0 to {SECONDS_MAX} (10 years)"))
+}
+
+/// Whether this process may use the core: asked before anything is begun that a refusal would leave behind.
+pub fn check_core(core: Option<usize>) -> Result<(), WrongArgument> {
+    let available = cores::available();
+    match core.filter(|core| !available.contains(core)) {
+        None => Ok(()),
+        Some(core) => {
+            let needed = format!("this process may use cores {available:?}");
+            Err(WrongArgument { flag: "--core", value: core.to_string(), needed })
+        }
+    }
+}
+
+/// Market data, encoded once: live over shared memory, durable in a write-ahead log, the same bytes in the same order.
+#[derive(Debug, Parser)]
+#[command(name = "tapewire", version, after_help = EXIT_CODES)]
+pub struct Arguments {
+    /// Say more on stderr.
+    #[arg(long, short, global = true)]
+    pub verbose: bool,
+    #[command(subcommand)]
+    pub command: Command,
+}
+
+const EXIT_CODES: &str = "Exit codes: 0 done; 1 failed; 2 wrong usage or input; 3 damage, or a digest that does not agree; \
+                          4 no such bus or stream, or another writer has it.";
+
+#[derive(Debug, Subcommand)]
+pub enum Command {
+    /// A publisher and three subscribers as processes of their own; each proves that it saw the same market.
+    Demo(DemoArguments),
+    /// Publish a feed onto a bus.
+    Publish(PublishArguments),
+    /// Print events, or statistics about them.
+    Subscribe(SubscribeArguments),
+    /// Read a stream and print what it amounts to: counts, books, trades, as one JSON object on the last line.
+    Digest(DigestArguments),
+    /// Check every byte of a stream's write-ahead log.
+    Verify(StreamArguments),
+    /// Bring what a killed publisher left in memory into the write-ahead log, without publishing.
+    Recover(StreamArguments),
+}
+
+#[derive(Clone, Copy, Debug)]
+pub struct KillAt {
+    pub point: FailPoint,
+    pub nth: u64,
+}
+
+impl FromStr for KillAt {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, String> {
+        let (name, nth) = text.split_once(':').unwrap_or((text, "1"));
+        let names = || FailPoint::ALL.map(|(_, name)| name).join(", ");
+        let point = FailPoint::from_name(name).ok_or_else(|| format!("fail points are {}", names()))?;
+        let nth = nth.parse().map_err(|_| "NAME:NTH needs a number".to_owned())?;
+        Ok(Self { point, nth })
+    }
+}

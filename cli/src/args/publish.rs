@@ -1,0 +1,89 @@
+//! What is published, and how.
+
+use super::{KillAt, parse_seconds};
+use clap::{Args, ValueEnum};
+use std::{path::PathBuf, str::FromStr};
+use tapewire_publisher::feed::Pace;
+
+#[derive(Debug, Args)]
+pub struct DemoArguments {
+    /// How long to publish.
+    #[arg(long, default_value_t = 10, value_parser = parse_seconds)]
+    pub seconds: u64,
+    /// A capture in the neutral CSV format, plain or gzip, instead of the simulator.
+    #[arg(long)]
+    pub data: Option<PathBuf>,
+    /// max, recorded, x10 (ten times the recorded speed) or 50000 (events per second).
+    #[arg(long, default_value = "100000")]
+    pub speed: Pace,
+    /// Keep the bus in this directory instead of a temporary one.
+    #[arg(long)]
+    pub bus: Option<PathBuf>,
+    /// No live view; one JSON object on the last line of stdout.
+    #[arg(long)]
+    pub json: bool,
+}
+
+#[derive(Debug, Args)]
+pub struct PublishArguments {
+    /// Directory of the bus; made where there is none.
+    #[arg(long)]
+    pub bus: PathBuf,
+    /// Name of the stream.
+    #[arg(long, default_value = "market")]
+    pub stream: String,
+    /// csv:FILE or sim:seed=1,instruments=4,events=100000,trades=75,levels=50,live_clock=false
+    #[arg(long)]
+    pub feed: FeedSource,
+    /// max, recorded, x10 (ten times the recorded speed) or 50000 (events per second).
+    #[arg(long, default_value = "max")]
+    pub speed: Pace,
+    /// What ts_recv says: when the capture was received, or when the event is published.
+    #[arg(long, value_enum, default_value = "recorded")]
+    pub clock: ClockSource,
+    /// End after this many seconds.
+    #[arg(long, value_parser = parse_seconds)]
+    pub seconds: Option<u64>,
+    /// Pin the publishing thread to this core.
+    #[arg(long)]
+    pub core: Option<usize>,
+    /// Pages (256 KiB) of the journal: how much may be published and not yet durable.
+    #[arg(long, default_value_t = 256)]
+    pub journal_pages: u32,
+    /// Pages (256 KiB) of a WAL segment.
+    #[arg(long, default_value_t = 1024)]
+    pub segment_pages: u32,
+    /// Microseconds between two syncs.
+    #[arg(long, default_value_t = 1000)]
+    pub flush_interval_us: u64,
+    /// Print a JSON line of progress on stdout so often.
+    #[arg(long, value_name = "MS")]
+    pub progress_ms: Option<u64>,
+    /// Die by SIGKILL at a fail point, NAME or NAME:NTH (for tests).
+    #[arg(long, hide = true)]
+    pub kill_at: Option<KillAt>,
+}
+
+#[derive(Clone, Debug)]
+pub enum FeedSource {
+    Csv(PathBuf),
+    Simulator(String),
+}
+
+impl FromStr for FeedSource {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, String> {
+        match text.split_once(':') {
+            Some(("csv", path)) if !path.is_empty() => Ok(Self::Csv(path.into())),
+            Some(("sim", spec)) => Ok(Self::Simulator(spec.to_owned())),
+            _ => Err("a feed is csv:FILE or sim:SPEC".to_owned()),
+        }
+    }
+}
+
+#[derive(Clone, Copy, Debug, ValueEnum)]
+pub enum ClockSource {
+    Recorded,
+    Live,
+}

@@ -1,0 +1,157 @@
+//! What is read, from where to where.
+
+use super::parse_seconds;
+use clap::{Args, ValueEnum};
+use std::{path::PathBuf, str::FromStr, time::Duration};
+use tapewire_schemas::Kind;
+use tapewire_stdx::wait::Wait;
+use tapewire_subscribers::{End, Start, Tier};
+
+#[derive(Debug, Args)]
+pub struct ReadArguments {
+    /// Directory of the bus.
+    #[arg(long)]
+    pub bus: PathBuf,
+    /// Name of the stream.
+    #[arg(long, default_value = "market")]
+    pub stream: String,
+    /// Where events come from.
+    #[arg(long, value_enum, default_value = "realtime")]
+    pub tier: TierName,
+    /// live, or seq:N.
+    #[arg(long, default_value = "live")]
+    pub from: StartArgument,
+    /// head (what is published now), seq:N, closed (the writer has ended the stream) or never.
+    #[arg(long, default_value = "never")]
+    pub until: EndArgument,
+    /// How the realtime tier waits.
+    #[arg(long, value_enum, default_value = "yield")]
+    pub wait_by: WaitName,
+    /// Milliseconds between two batches of the delayed tier.
+    #[arg(long, default_value_t = 100)]
+    pub batch_ms: u64,
+    /// Wait so many seconds for the stream to appear.
+    #[arg(long, default_value_t = 0, value_parser = parse_seconds)]
+    pub wait_seconds: u64,
+    /// Pin the reading thread to this core.
+    #[arg(long)]
+    pub core: Option<usize>,
+}
+
+/// What of a stream is wanted; nothing named means all of it.
+#[derive(Debug, Default, Args)]
+pub struct FilterArguments {
+    /// Only these instruments, by symbol; may be repeated. Definitions and control records always pass.
+    #[arg(long = "instrument", value_name = "SYMBOL")]
+    pub instruments: Vec<String>,
+    /// Only these kinds: trade, book_delta, book_snapshot, quote, account_update, order_update, instrument and account (definitions),
+    /// control; may be repeated. Definitions and control records always pass.
+    #[arg(long = "kind", value_name = "KIND")]
+    pub kinds: Vec<KindArgument>,
+}
+
+#[derive(Debug, Args)]
+pub struct SubscribeArguments {
+    #[command(flatten)]
+    pub read: ReadArguments,
+    #[command(flatten)]
+    pub filter: FilterArguments,
+    /// What to print.
+    #[arg(long, value_enum, default_value = "ndjson")]
+    pub output: OutputName,
+}
+
+#[derive(Debug, Args)]
+pub struct DigestArguments {
+    #[command(flatten)]
+    pub read: ReadArguments,
+    /// Print a JSON line of progress on stdout so often.
+    #[arg(long, value_name = "MS")]
+    pub progress_ms: Option<u64>,
+    /// Measure the time from ts_recv to the delivery (events published with `--clock live`).
+    #[arg(long)]
+    pub latency: bool,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub enum TierName {
+    Realtime,
+    Delayed,
+    Historical,
+}
+
+#[derive(Clone, Copy, Debug, ValueEnum)]
+pub enum WaitName {
+    Spin,
+    Yield,
+    Sleep,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub enum OutputName {
+    Ndjson,
+    Csv,
+    Stats,
+    None,
+}
+
+#[derive(Clone, Copy, Debug)]
+pub struct StartArgument(pub Start);
+
+impl FromStr for StartArgument {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, String> {
+        let sequence = |text: &str| text.parse().ok().filter(|sequence| *sequence > 0);
+        match text.strip_prefix("seq:") {
+            None if text == "live" => Ok(Self(Start::Live)),
+            Some(number) => sequence(number).map(|n| Self(Start::Seq(n))).ok_or_else(|| "sequences begin at 1".to_owned()),
+            None => Err("a start is live or seq:N".to_owned()),
+        }
+    }
+}
+
+#[derive(Clone, Copy, Debug)]
+pub struct EndArgument(pub End);
+
+impl FromStr for EndArgument {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, String> {
+        match text {
+            "head" => Ok(Self(End::Head)),
+            "closed" => Ok(Self(End::Closed)),
+            "never" => Ok(Self(End::Never)),
+            _ => {
+                let sequence = text.strip_prefix("seq:").and_then(|number| number.parse().ok());
+                sequence.map(|n| Self(End::Seq(n))).ok_or_else(|| "an end is head, seq:N, closed or never".to_owned())
+            }
+        }
+    }
+}
+
+#[derive(Clone, Copy, Debug)]
+pub struct KindArgument(pub Kind);
+
+impl FromStr for KindArgument {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, String> {
+        let kind = Kind::ALL.into_iter().find(|kind| kind.name() == text);
+        kind.map(Self).ok_or_else(|| format!("kinds are {}", Kind::ALL.map(Kind::name).join(", ")))
+    }
+}
+
+impl ReadArguments {
+    pub fn tier(&self) -> Tier {
+        match self.tier {
+            TierName::Realtime => Tier::Realtime(match self.wait_by {
+                WaitName::Spin => Wait::Spin,
+                WaitName::Yield => Wait::Yield,
+                WaitName::Sleep => Wait::Sleep(Duration::from_micros(200)),
+            }),
+            TierName::Delayed => Tier::Delayed(Duration::from_millis(self.batch_ms.max(1))),
+            TierName::Historical => Tier::Historical,
+        }
+    }
+}
