@@ -32,6 +32,9 @@ pub fn run(arguments: &PublishArguments) -> anyhow::Result<Outcome> {
     // The feed and the core first: bad input must not leave a new epoch behind.
     let mut feed = open_feed(&arguments.feed)?;
     check_core(arguments.core)?;
+    if let Some(slow) = arguments.slow_at {
+        failpoint::slow_down(slow.point, slow.delay);
+    }
     if let Some(kill) = arguments.kill_at {
         failpoint::arm(kill.point, kill.nth);
     }

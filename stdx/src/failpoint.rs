@@ -1,8 +1,12 @@
-//! Fail points: named places, none of them on the path of a single event, where a test ends the process with SIGKILL.
+//! Fail points: named places, none of them on the path of a single event, where a test ends the process with SIGKILL or makes it slow.
 //!
-//! They are in every build, so that the tests kill the very binary that runs; one that is not armed costs a relaxed load.
+//! They are in every build, so that the tests kill the very binary that runs; one that is not armed costs two relaxed loads.
 
-use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
+use crate::wait::Wait;
+use std::{
+    sync::atomic::{AtomicU32, AtomicU64, Ordering},
+    time::Duration,
+};
 
 /// The places.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -51,11 +55,19 @@ impl FailPoint {
 
 static ARMED: AtomicU32 = AtomicU32::new(0);
 static REMAINING: AtomicU64 = AtomicU64::new(0);
+static SLOWED: AtomicU32 = AtomicU32::new(0);
+static DELAY_NS: AtomicU64 = AtomicU64::new(0);
 
 /// From now on the process dies at the `nth` passage (from 1) of `point`.
 pub fn arm(point: FailPoint, nth: u64) {
     REMAINING.store(nth.max(1), Ordering::Relaxed);
     ARMED.store(point as u32, Ordering::Release);
+}
+
+/// From now on every passage of `point` takes that much longer: [`FailPoint::SealWritten`] makes a slow disk.
+pub fn slow_down(point: FailPoint, delay: Duration) {
+    DELAY_NS.store(u64::try_from(delay.as_nanos()).unwrap_or(u64::MAX), Ordering::Relaxed);
+    SLOWED.store(point as u32, Ordering::Release);
 }
 
 /// Passes a fail point.
@@ -64,6 +76,14 @@ pub fn pass(point: FailPoint) {
     if ARMED.load(Ordering::Relaxed) == point as u32 {
         count_down();
     }
+    if SLOWED.load(Ordering::Relaxed) == point as u32 {
+        dawdle();
+    }
+}
+
+#[cold]
+fn dawdle() {
+    Wait::Sleep(Duration::from_nanos(DELAY_NS.load(Ordering::Relaxed))).once();
 }
 
 #[cold]

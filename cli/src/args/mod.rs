@@ -9,7 +9,7 @@ pub use read::{DigestArguments, FilterArguments, OutputName, ReadArguments, Subs
 pub use tools::StreamArguments;
 
 use clap::{Parser, Subcommand};
-use std::str::FromStr;
+use std::{str::FromStr, time::Duration};
 use tapewire_stdx::{cores, failpoint::FailPoint};
 
 /// An argument that clap could not check by itself.
@@ -77,14 +77,35 @@ pub struct KillAt {
     pub nth: u64,
 }
 
+fn parse_fail_point(name: &str) -> Result<FailPoint, String> {
+    let names = || FailPoint::ALL.map(|(_, name)| name).join(", ");
+    FailPoint::from_name(name).ok_or_else(|| format!("fail points are {}", names()))
+}
+
 impl FromStr for KillAt {
     type Err = String;
 
     fn from_str(text: &str) -> Result<Self, String> {
         let (name, nth) = text.split_once(':').unwrap_or((text, "1"));
-        let names = || FailPoint::ALL.map(|(_, name)| name).join(", ");
-        let point = FailPoint::from_name(name).ok_or_else(|| format!("fail points are {}", names()))?;
+        let point = parse_fail_point(name)?;
         let nth = nth.parse().map_err(|_| "NAME:NTH needs a number".to_owned())?;
         Ok(Self { point, nth })
+    }
+}
+
+#[derive(Clone, Copy, Debug)]
+pub struct SlowAt {
+    pub point: FailPoint,
+    pub delay: Duration,
+}
+
+impl FromStr for SlowAt {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, String> {
+        let needed = || "NAME:US needs a fail point and microseconds".to_owned();
+        let (name, microseconds) = text.split_once(':').ok_or_else(needed)?;
+        let delay = Duration::from_micros(microseconds.parse().map_err(|_| needed())?);
+        Ok(Self { point: parse_fail_point(name)?, delay })
     }
 }

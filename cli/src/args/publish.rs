@@ -1,6 +1,6 @@
 //! What is published, and how.
 
-use super::{KillAt, parse_seconds};
+use super::{KillAt, SlowAt, parse_seconds};
 use clap::{Args, ValueEnum};
 use std::{path::PathBuf, str::FromStr};
 use tapewire_publisher::feed::Pace;
@@ -62,6 +62,9 @@ pub struct PublishArguments {
     /// Die by SIGKILL at a fail point, NAME or NAME:NTH (for tests).
     #[arg(long, hide = true)]
     pub kill_at: Option<KillAt>,
+    /// Take so many microseconds more at every passage of a fail point, NAME:US (for tests).
+    #[arg(long, hide = true)]
+    pub slow_at: Option<SlowAt>,
 }
 
 #[derive(Clone, Debug)]

@@ -1,4 +1,6 @@
 //! Publishers and subscribers that die without warning.
+//!
+//! `TAPEWIRE_KILL_ROUNDS` asks for more rounds than the suite takes.
 
 use crate::{
     bus::TestBus,
@@ -9,8 +11,14 @@ use std::time::Duration;
 use tapewire_stdx::wait::Wait;
 
 const SEED: u64 = 0x7461_7065;
-const BUS_COUNT: u64 = 4;
+const ROUNDS: u64 = 20;
+const ROUNDS_SLOW: u64 = 5;
 const ROUNDS_PER_BUS: u64 = 5;
+
+/// Rounds that were asked for, else as many as the suite takes.
+fn rounds(of_the_suite: u64) -> u64 {
+    std::env::var("TAPEWIRE_KILL_ROUNDS").map_or(of_the_suite, |text| text.parse().expect("TAPEWIRE_KILL_ROUNDS is a number of rounds"))
+}
 
 /// What publishers of a round are given: small rings and segments now and then, so that every edge is met.
 fn sizes(round: u64) -> &'static str {
@@ -49,31 +57,50 @@ pub fn check_in_the_end(bus: &TestBus, watcher: Watcher) {
 
 #[test]
 fn kill_at_random_instants() {
-    println!("seed {SEED}");
+    kill_often(rounds(ROUNDS), "");
+}
+
+/// Every sync takes 20 ms more: nearly everything is in the journal only, which is full at times.
+#[test]
+fn kill_while_the_disk_is_slow() {
+    kill_often(rounds(ROUNDS_SLOW), "--slow-at seal-written:20000");
+}
+
+/// Kills publishers at full speed, on a new bus after every few rounds.
+fn kill_often(rounds: u64, slowness: &str) {
+    println!("seed {SEED}, {rounds} rounds {slowness}");
     let mut random = fastrand::Rng::with_seed(SEED);
-    for bus_number in 0..BUS_COUNT {
+    let (mut seen_count, mut round) = (0, 0);
+    while round < rounds {
         let bus = TestBus::new();
         run(&bus.publish("sim:seed=1,events=10")).exits(0);
         let watcher = Watcher::start(bus.path());
-        for round in 0..ROUNDS_PER_BUS {
-            let rest = sizes(bus_number + round);
-            // Snapshots of 20,000 levels are groups over several pages.
-            let levels = if round % 2 == 0 { 50 } else { 10_000 };
-            let feed = format!("sim:seed={round},instruments=40,levels={levels} --speed max");
-            let publisher = Running::start(tapewire(&bus.publish(&format!("{feed} {rest}"))));
-            Wait::Sleep(Duration::from_millis(random.u64(5..=200))).once();
-            publisher.kill().was_killed();
-            watcher.settle(0);
-            let seen = watcher.compare_with_log(&mut random);
-            // Now and then the next one dies as well, before it has done much.
-            if round % 2 == 1 {
-                continue;
-            }
-            publish_on(&bus, &watcher, seen, rest);
-            watcher.compare_with_log(&mut random);
+        for _ in 0..ROUNDS_PER_BUS.min(rounds - round) {
+            kill_once(round, slowness, (&bus, &watcher), &mut random);
+            round += 1;
         }
+        seen_count += watcher.tape().last;
         check_in_the_end(&bus, watcher);
     }
+    println!("{round} publishers were killed, {seen_count} records seen");
+}
+
+fn kill_once(round: u64, slowness: &str, (bus, watcher): (&TestBus, &Watcher), random: &mut fastrand::Rng) {
+    let rest = sizes(round / ROUNDS_PER_BUS + round);
+    // Snapshots of 20,000 levels are groups over several pages.
+    let levels = if round.is_multiple_of(2) { 50 } else { 10_000 };
+    let feed = format!("sim:seed={round},instruments=40,levels={levels} --speed max");
+    let publisher = Running::start(tapewire(&bus.publish(&format!("{feed} {rest} {slowness}"))));
+    Wait::Sleep(Duration::from_millis(random.u64(5..=200))).once();
+    publisher.kill().was_killed();
+    watcher.settle(0);
+    let seen = watcher.compare_with_log(random);
+    // Now and then the next one dies as well, before it has done much.
+    if !(round % ROUNDS_PER_BUS).is_multiple_of(2) {
+        return;
+    }
+    publish_on(bus, watcher, seen, rest);
+    watcher.compare_with_log(random);
 }
 
 #[test]
