@@ -1,0 +1,54 @@
+//! What was durable and is not there: which record, and where it should be.
+
+use super::{LogReader, segment::WITNESS_PAGES_MAX};
+use crate::{
+    error::{Result, StorageError},
+    journal::JournalCopy,
+    wal::{Validity, validate},
+};
+use tapewire_schemas::PAGE_BYTES;
+
+impl LogReader {
+    /// What the pages behind `sequence` say was durable, where neither a journal nor the end of the epoch says it: after a power loss.
+    pub(super) fn witnessed(&self, sequence: u64) -> Result<u64> {
+        let is_known = self.live_journal().is_some() || self.epoch.is_some_and(|state| state.closed_at.is_some());
+        let Some(segment) = self.segment.as_ref().filter(|_| !is_known) else { return Ok(0) };
+        let from = segment.find(sequence)?.map_or(0, |page_number| page_number + 1);
+        let (mut buffer, mut durable) = (None, 0);
+        for page_number in from..segment.page_count.min(from + WITNESS_PAGES_MAX) {
+            if segment.header(page_number)?.is_some()
+                && let buffer = buffer.get_or_insert_with(JournalCopy::new)
+                && segment.read(page_number, buffer.bytes_mut())?
+                && let Validity::Valid(page) = validate(buffer.bytes())
+            {
+                durable = durable.max(page.seal.durable_sequence);
+            }
+        }
+        Ok(durable)
+    }
+
+    /// Checks, once per page, that nothing which was durable followed the current one where its last good seal ends.
+    pub(super) fn check_end(&mut self) -> Result<()> {
+        let Some(next) = self.unchecked_end.take().map(|last| last + 1) else { return Ok(()) };
+        if next <= self.witnessed(next)? { Err(self.missing(next)?) } else { Ok(()) }
+    }
+
+    /// The damage that hides a record which was durable.
+    pub(super) fn missing(&self, sequence: u64) -> Result<StorageError> {
+        let Some(segment) = &self.segment else {
+            return Ok(StorageError::corrupt(self.stream.directory(), 0, format!("record {sequence} was durable, and no segment has it")));
+        };
+        let found = segment.find(sequence)?;
+        let mut buffer = JournalCopy::new();
+        for page_number in found.into_iter().chain([found.map_or(0, |page_number| page_number + 1)]) {
+            if page_number < segment.page_count
+                && segment.read(page_number, buffer.bytes_mut())?
+                && let Err(damage) = segment.check(page_number, buffer.bytes())
+            {
+                return Ok(damage);
+            }
+        }
+        let offset = found.map_or(0, |page_number| (page_number + 1) * PAGE_BYTES as u64);
+        Ok(StorageError::corrupt(&segment.path, offset, format!("record {sequence} was durable and is not here")))
+    }
+}

@@ -1,0 +1,306 @@
+//! History and tail of a stream from any process, as pages: the journal where it reaches, the WAL files before it.
+//!
+//! A page of the journal is copied, because its slot may be recycled; a page of a complete segment is read where it is mapped; a page of
+//! the segment that is still being written is read into memory of our own. The reader of pages does not care: it gets a [`PageView`].
+//! Every page from a file is checked against its seal before anybody sees a byte of it.
+
+mod damage;
+mod head;
+mod segment;
+
+use crate::{
+    bus::{EpochState, Stream},
+    error::{Result, StorageError},
+    journal::{JournalCopy, JournalReader},
+    wal::{Validity, list_segments, validate},
+};
+use segment::OpenSegment;
+use tapewire_schemas::{PAGE_BYTES, PageView};
+
+/// What a search found.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Found {
+    /// The page that holds the sequence, or will hold it next, is current.
+    Page,
+    /// The sequence has not been published, as far as journal and files know.
+    NotYet,
+}
+
+/// What came of looking for more records in the current page.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Refresh {
+    /// There are more.
+    More,
+    /// There is nothing new.
+    Same,
+    /// The page is no longer there: seek again.
+    Lost,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Place {
+    Nowhere,
+    /// `copy` holds a page of the journal.
+    Ring,
+    /// `copy` holds a page of the segment that is being written.
+    Tail,
+    /// A page of the mapped segment.
+    Mapped(u64),
+}
+
+/// Reads a stream from any position it still has; see the module essay.
+#[derive(Debug)]
+pub struct LogReader {
+    stream: Stream,
+    epoch: Option<EpochState>,
+    journal: Option<JournalReader>,
+    segment: Option<OpenSegment>,
+    /// Whether a recovery may have changed the files since `segment` was opened.
+    is_stale: bool,
+    copy: JournalCopy,
+    place: Place,
+    /// Where the current page ends, until [`Self::check_end`] has looked behind it.
+    unchecked_end: Option<u64>,
+    /// Where the files ended when nobody wrote them: epoch, last segment, last sequence.
+    files_end: Option<(Option<EpochState>, u64, u64)>,
+}
+
+impl LogReader {
+    /// Opens the stream for reading.
+    ///
+    /// # Errors
+    /// [`StorageError::NoStream`] where it was never written, and what the file system says.
+    pub fn open(stream: &Stream) -> Result<Self> {
+        stream.check_name()?;
+        let mut reader = Self {
+            stream: stream.clone(),
+            epoch: None,
+            journal: None,
+            segment: None,
+            is_stale: false,
+            copy: JournalCopy::new(),
+            place: Place::Nowhere,
+            unchecked_end: None,
+            files_end: None,
+        };
+        reader.attach()?;
+        if reader.epoch.is_none() {
+            let path = stream.bus().directory().to_owned();
+            return Err(StorageError::NoStream { path, stream: stream.name().to_owned() });
+        }
+        Ok(reader)
+    }
+
+    /// Looks for a newer epoch, and maps its journal. Says whether anything changed.
+    fn attach(&mut self) -> Result<bool> {
+        let epoch = self.stream.epoch()?;
+        let is_live = self.journal.as_ref().is_some_and(JournalReader::is_live);
+        if epoch == self.epoch && (is_live || epoch.is_some_and(|state| state.closed_at.is_some())) {
+            return Ok(false);
+        }
+        let had_journal = self.journal.is_some();
+        self.journal = match epoch {
+            Some(EpochState { epoch, closed_at: None }) => JournalReader::open(&self.stream, epoch)?.filter(JournalReader::is_live),
+            _ => None,
+        };
+        let changed = epoch != self.epoch || had_journal != self.journal.is_some();
+        self.epoch = epoch;
+        // The current page may lie in the segment: it stays until the next search.
+        self.is_stale = true;
+        Ok(changed)
+    }
+
+    /// The journal, while it may hold what the files do not.
+    fn live_journal(&self) -> Option<&JournalReader> {
+        self.journal.as_ref().filter(|journal| journal.is_live())
+    }
+
+    /// Makes the page with `sequence` current.
+    ///
+    /// # Errors
+    /// [`StorageError::Pruned`] for what is no longer kept, [`StorageError::Corrupt`] for damage.
+    pub fn seek(&mut self, sequence: u64) -> Result<Found> {
+        self.place = Place::Nowhere;
+        if self.live_journal().is_none() {
+            // A writer may have come: what it is writing is not taken for damage.
+            self.attach()?;
+        }
+        // Known before the looks: what is durable is in the files, whatever the writer does meanwhile.
+        let durable = match self.live_journal() {
+            Some(journal) => journal.map().seq_durable(),
+            None => self.epoch.and_then(|state| state.closed_at).unwrap_or(0),
+        };
+        for _ in 0..SEEK_LOOKS_MAX {
+            if let Some(found) = self.seek_ring(sequence) {
+                return Ok(found);
+            }
+            if self.seek_files(sequence)? == Found::Page {
+                return Ok(Found::Page);
+            }
+            // The writer may have moved on between the two looks: a page leaves the ring only after it is in the files.
+            if !self.attach()? && self.live_journal().is_none_or(|journal| journal.find(sequence).is_none()) {
+                break;
+            }
+        }
+        if sequence <= durable || sequence <= self.witnessed(sequence)? { Err(self.missing(sequence)?) } else { Ok(Found::NotYet) }
+    }
+
+    /// `None` where the ring has no answer.
+    fn seek_ring(&mut self, sequence: u64) -> Option<Found> {
+        let journal = self.journal.as_ref().filter(|journal| journal.is_live())?;
+        let page_index = journal.find(sequence)?;
+        self.copy.load(journal.map(), page_index).ok()?;
+        let first = self.copy.first_sequence();
+        if first == 0 || first > sequence {
+            return None;
+        }
+        let next = self.copy.next_sequence();
+        if next < sequence || (self.copy.is_ended() && next == sequence) {
+            return Some(Found::NotYet);
+        }
+        self.place = Place::Ring;
+        Some(Found::Page)
+    }
+
+    fn seek_files(&mut self, sequence: u64) -> Result<Found> {
+        let segments = list_segments(&self.stream)?;
+        let Some(oldest) = segments.first().copied() else { return Ok(Found::NotYet) };
+        if sequence < oldest {
+            return Err(StorageError::Pruned { wanted: sequence, oldest });
+        }
+        let at = segments.partition_point(|first| *first <= sequence) - 1;
+        let is_last = at + 1 == segments.len();
+        let first_sequence = segments[at];
+        // A segment that begins behind the end of the epoch is a newer writer's, of whom this reader has not heard yet.
+        let closed_at = self.epoch.and_then(|state| state.closed_at);
+        let is_complete = !is_last || closed_at.is_some_and(|closed_at| first_sequence <= closed_at);
+        let is_stale = std::mem::take(&mut self.is_stale);
+        let is_same = |s: &OpenSegment| s.first_sequence == first_sequence && s.is_mapped() == is_complete;
+        let reused = !is_stale && self.segment.as_ref().is_some_and(is_same);
+        if reused {
+            let found = self.look_in_segment(sequence)?;
+            if found == Found::Page || is_last {
+                return Ok(found);
+            }
+        }
+        self.segment = OpenSegment::open(&self.stream, first_sequence, is_complete)?;
+        match self.look_in_segment(sequence)? {
+            // The next segment got its name when everything before it was durable.
+            Found::NotYet if !is_last && self.segment.is_some() => Err(self.missing(sequence)?),
+            found => Ok(found),
+        }
+    }
+
+    fn look_in_segment(&mut self, sequence: u64) -> Result<Found> {
+        let Some(segment) = &self.segment else { return Ok(Found::NotYet) };
+        let Some(page_number) = segment.find(sequence)? else { return Ok(Found::NotYet) };
+        self.enter(page_number, sequence)
+    }
+
+    /// Checks a page of the open segment, and makes it current if it holds the sequence.
+    fn enter(&mut self, page_number: u64, sequence: u64) -> Result<Found> {
+        let Some(segment) = &self.segment else { return Ok(Found::NotYet) };
+        if segment.is_mapped() {
+            segment.read_ahead(page_number);
+            let page = segment.check(page_number, segment.mapped(page_number))?;
+            page.check_owner(&self.stream, &segment.path)?;
+            if page.header.first_sequence > sequence || page.seal.last_sequence < sequence {
+                return Ok(Found::NotYet);
+            }
+            self.place = Place::Mapped(page_number);
+            return Ok(Found::Page);
+        }
+        let is_written = self.live_journal().is_some();
+        if !segment.read(page_number, self.copy.bytes_mut())? {
+            return Ok(Found::NotYet);
+        }
+        let page = match validate(self.copy.bytes()) {
+            Validity::Valid(page) => page,
+            Validity::Damaged(reason) if !is_written => {
+                return Err(StorageError::corrupt(&segment.path, page_number * PAGE_BYTES as u64, reason));
+            }
+            // The segment is being written: a page that does not hold yet is not there yet.
+            Validity::Damaged(_) | Validity::Unsealed => return Ok(Found::NotYet),
+        };
+        page.check_owner(&self.stream, &segment.path)?;
+        if page.header.first_sequence > sequence || page.seal.last_sequence < sequence {
+            return Ok(Found::NotYet);
+        }
+        let end = page.covered_end();
+        if page.seal.complete == 0 {
+            self.copy.bytes_mut()[end..end + 8].fill(0);
+        }
+        self.place = Place::Tail;
+        self.unchecked_end = Some(page.seal.last_sequence);
+        Ok(Found::Page)
+    }
+
+    /// The current page; `None` before the first successful [`Self::seek`].
+    #[must_use]
+    pub fn page(&self) -> Option<PageView<'_>> {
+        match self.place {
+            Place::Nowhere => None,
+            Place::Ring | Place::Tail => Some(self.copy.view()),
+            Place::Mapped(page_number) => self.segment.as_ref().map(|segment| segment.view(page_number)),
+        }
+    }
+
+    /// Looks for more records in the current page.
+    ///
+    /// # Errors
+    /// [`StorageError::Corrupt`] where records behind it were durable and are gone, and what the file system says.
+    pub fn refresh(&mut self) -> Result<Refresh> {
+        match self.place {
+            Place::Ring => {
+                let Some(journal) = self.journal.as_ref().filter(|journal| journal.is_live()) else { return Ok(Refresh::Lost) };
+                Ok(match self.copy.extend(journal.map()) {
+                    Ok(true) => Refresh::More,
+                    Ok(false) => Refresh::Same,
+                    Err(_) => Refresh::Lost,
+                })
+            }
+            // The journal knows what comes next, even where it had no answer a moment ago.
+            Place::Tail => {
+                if self.attach()? || self.live_journal().is_some() {
+                    return Ok(Refresh::Lost);
+                }
+                self.check_end()?;
+                Ok(Refresh::Same)
+            }
+            Place::Nowhere | Place::Mapped(_) => Ok(Refresh::Lost),
+        }
+    }
+
+    /// Goes from the current page, read to its end, to the one that begins with `sequence`.
+    ///
+    /// # Errors
+    /// As [`Self::seek`].
+    pub fn turn(&mut self, sequence: u64) -> Result<Found> {
+        match self.place {
+            Place::Ring => {
+                if let Some(journal) = self.journal.as_ref().filter(|journal| journal.is_live()) {
+                    let next = self.copy.page_index() + 1;
+                    match journal.first_sequence(next) {
+                        Some(0) => return Ok(Found::NotYet),
+                        Some(first) if first == sequence && self.copy.load(journal.map(), next).is_ok() => return Ok(Found::Page),
+                        _ => {}
+                    }
+                }
+            }
+            Place::Mapped(page_number) => {
+                let next = page_number + 1;
+                if let Some(segment) = &self.segment
+                    && next < segment.page_count
+                    && segment.header(next)?.is_some_and(|header| header.first_sequence == sequence)
+                {
+                    return self.enter(next, sequence);
+                }
+            }
+            Place::Tail | Place::Nowhere => {}
+        }
+        self.seek(sequence)
+    }
+}
+
+/// Looks at journal and files while the writer moves pages from one to the other.
+const SEEK_LOOKS_MAX: u32 = 8;
