@@ -42,6 +42,7 @@ mod book;
 mod decimal;
 mod error;
 mod event;
+mod fence;
 mod frame;
 mod memory;
 mod page;
@@ -53,6 +54,7 @@ pub use book::{ArchivedBookBody, BOOK_ROOT_BYTES, BookBody, BookRef, LEVEL_BYTES
 pub use decimal::{Decimal, Scale, significant_decimals};
 pub use error::{DecimalError, SchemaError};
 pub use event::{Event, EventRef, Payload, RecordDraft, RecordDrafts, Stamp};
+pub use fence::TimeFence;
 pub use frame::{FRAME_MAGIC, FrameHeader};
 pub use memory::{Behind, EventSlot, PAGE_ALIGNMENT, PageView, PageWriter, Slot, format_page};
 pub use page::{

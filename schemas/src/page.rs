@@ -142,7 +142,13 @@ pub struct Seal {
     /// 1 when the page is complete: the next record is in the next page.
     pub complete: u32,
     /// Zero.
-    pub reserved: [u32; 7],
+    pub reserved: u32,
+    /// The latest time of any record of the stream up to [`Self::last_sequence`]: never falls from seal to seal.
+    pub ts_max: u64,
+    /// How far any of those records lay behind the latest one before it, nanoseconds: never falls from seal to seal.
+    pub late_ns_max: u64,
+    /// Zero.
+    pub reserved_tail: [u32; 2],
 }
 
 /// Bytes of [`Seal`].
@@ -160,6 +166,12 @@ impl Seal {
     #[must_use]
     pub fn slot(number: u32) -> usize {
         usize::from(number.is_multiple_of(2))
+    }
+
+    /// What the times up to here amount to.
+    #[must_use]
+    pub fn fence(&self) -> crate::TimeFence {
+        crate::TimeFence { ts_max: self.ts_max, late_ns_max: self.late_ns_max }
     }
 
     /// The part of the seal that its CRC covers.

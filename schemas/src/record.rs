@@ -111,6 +111,14 @@ impl Kind {
     pub fn is_context(self) -> bool {
         matches!(self, Self::Instrument | Self::Account | Self::Control)
     }
+
+    /// Whether records of this kind have a place in time: definitions and control records are repeated and written by the bus's own clock,
+    /// so that the time of a replayed market and theirs have nothing to do with one another.
+    #[must_use]
+    #[inline]
+    pub fn is_timed(self) -> bool {
+        !self.is_context()
+    }
 }
 
 /// Bits of the flags byte.
@@ -346,6 +354,15 @@ impl<'a> RecordRef<'a> {
     #[inline]
     pub fn ts_recv(&self) -> u64 {
         u64_at(self.bytes, 24)
+    }
+
+    /// The time by which the record is found: [`Self::ts_event`], or [`Self::ts_recv`] where the venue gave none; `None` for kinds that are
+    /// not timed, and where neither is known.
+    #[must_use]
+    #[inline]
+    pub fn time(&self) -> Option<u64> {
+        let time = if self.ts_event() == 0 { self.ts_recv() } else { self.ts_event() };
+        (self.kind.is_timed() && time != 0).then_some(time)
     }
 
     /// The body, by kind.

@@ -8,7 +8,7 @@ use crate::{
     wal::{ValidPage, Validity, list_segments, segment_name, validate},
 };
 use std::path::{Path, PathBuf};
-use tapewire_schemas::{PAGE_BYTES, PageView, RECORDS_OFFSET, Slot};
+use tapewire_schemas::{PAGE_BYTES, PageView, RECORDS_OFFSET, Slot, TimeFence};
 
 /// What was read.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -25,6 +25,8 @@ pub struct VerifyReport {
     pub last_sequence: u64,
     /// Epochs seen.
     pub epochs: u64,
+    /// What the times of all records up to the last amount to.
+    pub fence: TimeFence,
 }
 
 /// Checks every seal, every record and every sequence of the WAL files. `progress` hears bytes read and bytes in all.
@@ -173,6 +175,15 @@ fn check_page(path: &Path, offset: u64, page: &ValidPage, buffer: &JournalCopy, 
         }
         sequence += 1;
     }
+    // What was before the first page is no longer kept, unless it is the stream's first.
+    if report.pages > 0 || page.header.first_sequence == 1 {
+        report.fence.note_records(&buffer.bytes()[RECORDS_OFFSET..page.covered_end()]);
+        if report.fence != page.seal.fence() {
+            let reason = format!("its seal says {:?} of the times up to here, and the records {:?}", page.seal.fence(), report.fence);
+            return Err(StorageError::corrupt(path, offset, reason));
+        }
+    }
+    report.fence = page.seal.fence();
     report.pages += 1;
     report.records += u64::from(page.seal.record_count);
     report.last_sequence = page.seal.last_sequence;

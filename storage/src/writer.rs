@@ -121,7 +121,7 @@ impl StreamWriter {
         remove_journal(stream, epoch)?;
         let shared = JournalShared::create(stream, epoch, settings.journal_pages, writer.tail.last_sequence)?;
         let control = Arc::new(JournalerControl::default());
-        let worker = Journaler::new(stream, Arc::clone(&shared), spares, Arc::clone(&control), settings)?;
+        let worker = Journaler::new(stream, Arc::clone(&shared), spares, Arc::clone(&control), settings)?.behind(writer.tail.fence);
         let journaler = std::thread::Builder::new()
             .name("tw-journaler".into())
             .spawn(move || worker.run())

@@ -37,7 +37,7 @@ fn page_header() {
 fn seal() {
     check_layout!(Seal, 64, {
         crc32: 0, 4; number: 4, 4; covered_bytes: 8, 4; record_count: 12, 4; last_sequence: 16, 8; durable_sequence: 24, 8;
-        complete: 32, 4; reserved: 36, 28;
+        complete: 32, 4; reserved: 36, 4; ts_max: 40, 8; late_ns_max: 48, 8; reserved_tail: 56, 8;
     });
     assert_eq!((SEAL_OFFSETS, SEAL_BYTES), ([128, 262_016], 64));
 }

@@ -19,7 +19,7 @@ use std::{
     },
     time::{Duration, Instant},
 };
-use tapewire_schemas::{PAGE_BYTES, PAGE_END_WORD, PAGE_HEADER_BYTES, PageHeader, RECORDS_OFFSET, SEAL_BYTES, SEAL_OFFSETS};
+use tapewire_schemas::{PAGE_BYTES, PAGE_END_WORD, PAGE_HEADER_BYTES, PageHeader, RECORDS_OFFSET, SEAL_BYTES, SEAL_OFFSETS, TimeFence};
 use tapewire_stdx::{
     failpoint::{FailPoint, pass},
     wait::Wait,
@@ -69,6 +69,8 @@ pub(crate) struct Journaler {
     staging: MmapMut,
     last_sequence: u64,
     durable_sequence: u64,
+    /// What the times of everything sealed amount to.
+    fence: TimeFence,
 }
 
 impl Journaler {
@@ -94,7 +96,13 @@ impl Journaler {
             staging,
             last_sequence: durable_sequence,
             durable_sequence,
+            fence: TimeFence::default(),
         })
+    }
+
+    /// Goes on behind records with that fence.
+    pub(crate) fn behind(self, fence: TimeFence) -> Self {
+        Self { fence, ..self }
     }
 
     /// Runs until it is told to stop and everything is durable, or until the disk fails.
@@ -206,8 +214,9 @@ impl Journaler {
         let end = self.shared.page_end(page_index);
         // SAFETY: as in `write_complete_run`.
         let page = unsafe { self.shared.map.complete_pages(page_index, 1) };
-        let mut sealer = Sealer::new(page);
+        let mut sealer = Sealer::new(page, self.fence);
         sealer.update(&page[RECORDS_OFFSET..end.offset]);
+        self.fence = sealer.fence();
         let first = u64::from_le_bytes(page[24..32].try_into().expect("eight bytes"));
         self.last_sequence = first + u64::from(end.record_count) - 1;
         let (seal, slot) = sealer.seal(end.record_count, self.last_sequence, self.durable_sequence, true);
@@ -223,12 +232,13 @@ impl Journaler {
             self.staging[..PAGE_HEADER_BYTES].copy_from_slice(&page[..PAGE_HEADER_BYTES]);
             let header =
                 PageHeader::read(page).map_err(|source| StorageError::Schema { path: self.shared.map.path().to_owned(), source })?;
-            self.open = Some(OpenPage { header, sealer: Sealer::new(page), written_end: 0 });
+            self.open = Some(OpenPage { header, sealer: Sealer::new(page, self.fence), written_end: 0 });
         }
         let open = self.open.as_mut().expect("it was just made");
         let hashed_end = open.sealer.hashed_end();
         let fresh = &page[hashed_end..end.offset];
         open.sealer.update(fresh);
+        self.fence = open.sealer.fence();
         self.staging[hashed_end..end.offset].copy_from_slice(fresh);
         if complete {
             self.staging[end.offset..end.offset + 8].copy_from_slice(&PAGE_END_WORD.to_le_bytes());

@@ -18,7 +18,7 @@ use crate::{
 use std::path::{Path, PathBuf};
 use tapewire_schemas::{
     EventSlot, PAGE_BYTES, PAGE_END_WORD, PAGE_HEADER_BYTES, PageHeader, PageView, RECORDS_OFFSET, SEAL_BYTES, SEAL_OFFSETS, SchemaError,
-    Slot,
+    Seal, Slot, TimeFence,
 };
 use tapewire_stdx::failpoint::{FailPoint, pass};
 use zerocopy::IntoBytes;
@@ -36,6 +36,8 @@ pub struct Tail {
     pub torn_pages: u64,
     /// First record of a group that has no last record: it is never applied.
     pub cut_group: Option<u64>,
+    /// What the times of all records amount to.
+    pub fence: TimeFence,
 }
 
 /// Recovers the WAL of a stream whose writer is dead; the caller holds the writer lock.
@@ -140,8 +142,9 @@ fn recover_files(stream: &Stream, state: Option<EpochState>, journal: Option<&Jo
     if last.page.seal.complete == 0 {
         last.segment.read(last.page_number, buffer.bytes_mut())?;
         let extent = Extent { end: last.page.covered_end(), record_count: last.page.seal.record_count };
-        last.page = close_page(&mut last.segment, last.page_number, buffer.bytes_mut(), extent, last.page.seal.number)?;
+        last.page = close_page(&mut last.segment, last.page_number, buffer.bytes_mut(), extent, Before::Seal(last.page.seal))?;
     }
+    tail.fence = last.page.seal.fence();
     tail.epoch = last.page.header.epoch;
     tail.last_sequence = last.page.seal.last_sequence;
     tail.cut_group = find_cut_group(stream, last, &mut buffer)?;
@@ -156,11 +159,24 @@ struct Extent {
     record_count: u32,
 }
 
-/// Gives a page its end marker and a complete seal that leaves alone the one that holds, `seal_number` (0 for none); makes it durable.
-fn close_page(segment: &mut OpenSegment, page_number: u64, page: &mut [u8], extent: Extent, seal_number: u32) -> Result<ValidPage> {
+/// What a page that is to be closed goes on behind.
+#[derive(Clone, Copy)]
+enum Before {
+    /// Its own newest seal.
+    Seal(Seal),
+    /// The pages before it.
+    Pages(TimeFence),
+}
+
+/// Gives a page its end marker and a complete seal that leaves alone the one that holds, if there is one; makes it durable.
+fn close_page(segment: &mut OpenSegment, page_number: u64, page: &mut [u8], extent: Extent, before: Before) -> Result<ValidPage> {
     let Extent { end, record_count } = extent;
-    let mut sealer = Sealer::after(page, seal_number);
-    sealer.update(&page[RECORDS_OFFSET..end]);
+    let mut sealer = match before {
+        Before::Seal(seal) => Sealer::after(page, &seal),
+        Before::Pages(fence) => Sealer::new(page, fence),
+    };
+    let hashed_end = sealer.hashed_end();
+    sealer.update(&page[hashed_end..end]);
     let header = PageHeader::read(page).map_err(|source| StorageError::Schema { path: segment.path.clone(), source })?;
     let last_sequence = header.first_sequence + u64::from(record_count) - 1;
     let durable_sequence = header.first_sequence - 1;
@@ -342,7 +358,7 @@ fn fill(page: &mut [u8], copy: &JournalCopy, end: usize) {
 fn continue_page(copy: &JournalCopy, mut last: LastPage, extent: Extent, buffer: &mut JournalCopy) -> Result<LastPage> {
     last.segment.read(last.page_number, buffer.bytes_mut())?;
     fill(buffer.bytes_mut(), copy, extent.end);
-    last.page = close_page(&mut last.segment, last.page_number, buffer.bytes_mut(), extent, last.page.seal.number)?;
+    last.page = close_page(&mut last.segment, last.page_number, buffer.bytes_mut(), extent, Before::Seal(last.page.seal))?;
     Ok(last)
 }
 
@@ -358,17 +374,18 @@ fn append_page(
     buffer.bytes_mut().fill(0);
     fill(buffer.bytes_mut(), copy, extent.end);
     let torn_pages = last.as_ref().map_or(0, |last| last.torn_pages);
+    let before = Before::Pages(last.as_ref().map_or_else(TimeFence::default, |last| last.page.seal.fence()));
     let page_index = copy.page_index();
     let fits = last.filter(|_| page_index > 0 && !page_index.is_multiple_of(u64::from(segment_pages)));
     if let Some(mut last) = fits {
         last.page_number += 1;
-        last.page = close_page(&mut last.segment, last.page_number, buffer.bytes_mut(), extent, 0)?;
+        last.page = close_page(&mut last.segment, last.page_number, buffer.bytes_mut(), extent, before)?;
         return Ok(last);
     }
     let beside = stream.path("salvaged.tmp");
     let file = stream.disk().open(&beside, Access::Create).map_err(StorageError::io("create", &beside))?;
     let mut segment = OpenSegment { path: beside.clone(), file, length: 0, page_count: 0 };
-    let page = close_page(&mut segment, 0, buffer.bytes_mut(), extent, 0)?;
+    let page = close_page(&mut segment, 0, buffer.bytes_mut(), extent, before)?;
     segment.path = stream.path(&segment_name(copy.first_sequence()));
     stream.disk().rename(&beside, &segment.path).map_err(StorageError::io("rename", &beside))?;
     stream.disk().sync_dir(stream.directory()).map_err(StorageError::io("sync the directory", stream.directory()))?;

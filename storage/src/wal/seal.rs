@@ -6,7 +6,7 @@ use crate::{
 };
 use crc32fast::Hasher;
 use std::path::Path;
-use tapewire_schemas::{PAGE_END_WORD, PAGE_HEADER_BYTES, PageHeader, RECORDS_OFFSET, SEAL_OFFSETS, Seal};
+use tapewire_schemas::{PAGE_END_WORD, PAGE_HEADER_BYTES, PageHeader, RECORDS_OFFSET, SEAL_OFFSETS, Seal, TimeFence};
 
 /// Computes the seals of one page while it fills: each record byte is hashed once.
 #[derive(Debug, Clone)]
@@ -14,19 +14,27 @@ pub(crate) struct Sealer {
     hasher: Hasher,
     hashed_end: usize,
     number: u32,
+    fence: TimeFence,
 }
 
 impl Sealer {
-    /// For a page with that header (complete: first sequence and time are in it).
-    pub(crate) fn new(header: &[u8]) -> Self {
+    /// For a page with that header (complete: first sequence and time are in it), behind records with that fence.
+    pub(crate) fn new(header: &[u8], fence: TimeFence) -> Self {
         let mut hasher = Hasher::new();
         hasher.update(&header[..PAGE_HEADER_BYTES]);
-        Self { hasher, hashed_end: RECORDS_OFFSET, number: 0 }
+        Self { hasher, hashed_end: RECORDS_OFFSET, number: 0, fence }
     }
 
-    /// Goes on behind a seal that is on disk, so that the next one takes the other slot.
-    pub(crate) fn after(header: &[u8], number: u32) -> Self {
-        Self { number, ..Self::new(header) }
+    /// Goes on with a page that has a seal on disk: the next one takes the other slot.
+    pub(crate) fn after(page: &[u8], seal: &Seal) -> Self {
+        let mut sealer = Self { number: seal.number, ..Self::new(page, seal.fence()) };
+        sealer.hash(&page[RECORDS_OFFSET..RECORDS_OFFSET + seal.covered_bytes as usize]);
+        sealer
+    }
+
+    /// What the times of the stream amount to up to here.
+    pub(crate) fn fence(&self) -> TimeFence {
+        self.fence
     }
 
     /// Where the bytes begin that have not been hashed.
@@ -34,8 +42,13 @@ impl Sealer {
         self.hashed_end
     }
 
-    /// Hashes record bytes that follow the ones before.
+    /// Takes in whole records that follow the ones before.
     pub(crate) fn update(&mut self, records: &[u8]) {
+        self.hash(records);
+        self.fence.note_records(records);
+    }
+
+    fn hash(&mut self, records: &[u8]) {
         self.hasher.update(records);
         self.hashed_end += records.len();
     }
@@ -51,7 +64,10 @@ impl Sealer {
             last_sequence,
             durable_sequence,
             complete: u32::from(complete),
-            reserved: [0; 7],
+            reserved: 0,
+            ts_max: self.fence.ts_max,
+            late_ns_max: self.fence.late_ns_max,
+            reserved_tail: [0; 2],
         };
         let mut hasher = self.hasher.clone();
         hasher.update(seal.checked_bytes());
@@ -131,7 +147,7 @@ mod tests {
     use super::{Sealer, Validity, validate};
     use tapewire_schemas::{
         Control, ControlCode, Event, PAGE_BYTES, PAGE_END_WORD, PAGE_HEADER_BYTES, PageHeader, Payload, RECORDS_OFFSET, SEAL_BYTES,
-        SEAL_OFFSETS, Stamp,
+        SEAL_OFFSETS, Stamp, TimeFence,
     };
     use zerocopy::IntoBytes;
 
@@ -148,7 +164,7 @@ mod tests {
             let bytes = event.records().next().unwrap().to_bytes(1 + index as u64);
             page[RECORDS_OFFSET + index * RECORD_BYTES..][..RECORD_BYTES].copy_from_slice(&bytes);
         }
-        let sealer = Sealer::new(&page);
+        let sealer = Sealer::new(&page, TimeFence::default());
         (page, sealer)
     }
 

@@ -1,0 +1,92 @@
+//! Fences: two numbers per seal that make a stream whose times are not in order searchable by time.
+//!
+//! Times of real captures go back and forth, so no page says by itself which times it holds. But the latest time so far never falls, and
+//! neither does the longest way that a record ever lay behind it. The first record at or after `t` is in the first page whose `ts_max`
+//! reaches `t`; and behind the first page whose `ts_max` reaches `t + late_ns_max` nothing earlier than `t` can follow. Both are found by
+//! halving.
+
+use crate::{CommitWord, Kind, RECORD_HEADER_BYTES};
+
+/// What the times of a stream amount to up to a record.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct TimeFence {
+    /// The latest time so far, nanoseconds since the UNIX epoch; 0 where no record had one.
+    pub ts_max: u64,
+    /// How far any record lay behind the latest one before it, nanoseconds.
+    pub late_ns_max: u64,
+}
+
+impl TimeFence {
+    /// Takes in a record's time (see [`crate::RecordRef::time`]).
+    #[inline]
+    pub fn note(&mut self, time: u64) {
+        self.late_ns_max = self.late_ns_max.max(self.ts_max.saturating_sub(time));
+        self.ts_max = self.ts_max.max(time);
+    }
+
+    /// Takes in whole records that lie behind one another. Bytes that are no record end it: whoever reads them says so.
+    pub fn note_records(&mut self, mut records: &[u8]) {
+        let word = |bytes: &[u8], at: usize| u64::from_le_bytes(bytes[at..at + 8].try_into().expect("eight bytes"));
+        while records.len() >= RECORD_HEADER_BYTES {
+            let commit = CommitWord::unpack(word(records, 0));
+            if !commit.fits(records.len()) {
+                return;
+            }
+            let (ts_event, ts_recv) = (word(records, 16), word(records, 24));
+            let time = if ts_event == 0 { ts_recv } else { ts_event };
+            if time != 0 && Kind::from_wire(commit.kind).is_some_and(Kind::is_timed) {
+                self.note(time);
+            }
+            records = &records[commit.length_bytes as usize..];
+        }
+    }
+
+    /// The `ts_max` from which on no record before `time` follows, as far as this fence knows.
+    #[must_use]
+    pub fn over(&self, time: u64) -> u64 {
+        time.saturating_add(self.late_ns_max)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::TimeFence;
+    use crate::{Control, ControlCode, Event, Payload, Side, Stamp, Trade};
+
+    fn record(ts_event: u64, ts_recv: u64, payload: Payload<'_>) -> Vec<u8> {
+        let event = Event { stamp: Stamp { ts_event, ts_recv, ..Stamp::default() }, payload };
+        event.records().next().unwrap().to_bytes(1)
+    }
+
+    fn trade(ts_event: u64, ts_recv: u64) -> Vec<u8> {
+        record(ts_event, ts_recv, Payload::Trade(Trade::default(), Side::Buy))
+    }
+
+    fn check(records: &[Vec<u8>], ts_max: u64, late_ns_max: u64) {
+        let mut fence = TimeFence::default();
+        fence.note_records(&records.concat());
+        assert_eq!(fence, TimeFence { ts_max, late_ns_max });
+    }
+
+    #[test]
+    fn a_fence_knows_the_latest_and_the_longest_way_back() {
+        check(&[], 0, 0);
+        check(&[trade(5, 9)], 5, 0);
+        check(&[trade(5, 9), trade(9, 9), trade(2, 9), trade(8, 9)], 9, 7);
+        check(&[trade(0, 7), trade(5, 100)], 7, 2);
+        check(&[trade(u64::MAX, 0), trade(1, 0)], u64::MAX, u64::MAX - 1);
+    }
+
+    #[test]
+    fn what_has_no_time_has_no_part() {
+        let control = Payload::Control(Control::new(ControlCode::Heartbeat, 1, 0, 0));
+        check(&[record(0, 50, control), trade(5, 0), trade(0, 0)], 5, 0);
+    }
+
+    #[test]
+    fn bytes_that_are_no_record_end_it() {
+        check(&[trade(5, 0), vec![0xff; 64], trade(9, 0)], 5, 0);
+        check(&[trade(5, 0), vec![0; 64], trade(9, 0)], 5, 0);
+        check(&[trade(5, 0), trade(9, 0)[..40].to_vec()], 5, 0);
+    }
+}
