@@ -5,6 +5,7 @@
 //! Every page from a file is checked against its seal before anybody sees a byte of it.
 
 mod damage;
+mod find;
 mod head;
 mod segment;
 
@@ -63,6 +64,7 @@ pub struct LogReader {
     unchecked_end: Option<u64>,
     /// Where the files ended when nobody wrote them: epoch, last segment, last sequence.
     files_end: Option<(Option<EpochState>, u64, u64)>,
+    pages_searched: u64,
 }
 
 impl LogReader {
@@ -82,6 +84,7 @@ impl LogReader {
             place: Place::Nowhere,
             unchecked_end: None,
             files_end: None,
+            pages_searched: 0,
         };
         reader.attach()?;
         if reader.epoch.is_none() {

@@ -103,6 +103,11 @@ impl TestSequencer {
         Ok(self.last_sequence())
     }
 
+    /// Appends an event of the test's own.
+    pub fn append_event(&mut self, event: &Event<'_>) {
+        self.append_records(event.records()).unwrap();
+    }
+
     /// Appends the first records of a group that has more.
     pub fn append_part(&mut self, record_count: usize) {
         let bids = vec![Level::default(); (record_count + 1) * RECORD_LEVELS_MAX];

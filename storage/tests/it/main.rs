@@ -9,3 +9,4 @@ mod kill;
 mod power_loss;
 mod registry;
 mod round_trip;
+mod times;
