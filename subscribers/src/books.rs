@@ -12,7 +12,7 @@ use tapewire_storage::Registry;
 /// What a book is worth.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum BookState {
-    /// No snapshot has come in this epoch: levels are those that changed since.
+    /// No snapshot has come: levels are those that changed.
     AwaitingSnapshot,
     /// A snapshot and every change since.
     InStep,
@@ -125,12 +125,7 @@ impl Books {
     fn observe_control(&mut self, event: &EventRef<'_>, control: &Control) {
         let first = event.first();
         match control.code() {
-            Some(ControlCode::EpochStart | ControlCode::Rollback) => {
-                for it in &mut self.books {
-                    it.book.clear();
-                    it.state = BookState::AwaitingSnapshot;
-                }
-            }
+            Some(ControlCode::EpochStart | ControlCode::Rollback) => self.mark_stale(|_| true),
             Some(ControlCode::Gap) => self.mark_stale(|it| it.instrument_id == first.instrument_id()),
             Some(ControlCode::VenueDisconnected) => self.mark_stale(|it| it.venue_id == first.venue_id()),
             _ => {}

@@ -85,8 +85,8 @@ fn what_is_missing_makes_stale_whom_it_concerns() {
     };
     check(2, ControlCode::Gap, [InStep, Stale, InStep], [1; 3]);
     check(1, ControlCode::VenueDisconnected, [Stale, Stale, InStep], [1; 3]);
-    check(0, ControlCode::EpochStart, [Awaiting; 3], [0; 3]);
-    check(0, ControlCode::Rollback, [Awaiting; 3], [0; 3]);
+    check(0, ControlCode::EpochStart, [Stale; 3], [1; 3]);
+    check(0, ControlCode::Rollback, [Stale; 3], [1; 3]);
     check(0, ControlCode::Heartbeat, [InStep; 3], [1; 3]);
     let mut tape = all();
     tape.books.invalidate();
