@@ -15,8 +15,9 @@ use std::{
 };
 use tapewire_publisher::{
     Durability, Publisher, PublisherSettings, Refused,
-    feed::{CsvFeed, Feed, InstrumentBinding, Pace, Pacer, SimulatorFeed, SimulatorSpec},
+    feed::{CaptureFeed, CsvFeed, Feed, InstrumentBinding, Pace, Pacer, SimulatorFeed, SimulatorSpec},
 };
+use tapewire_schemas::Kind;
 use tapewire_stdx::{clock::Clock, cores, failpoint, wait::Wait};
 use tapewire_storage::{Bus, WalSettings};
 
@@ -60,12 +61,17 @@ pub fn run(arguments: &PublishArguments) -> anyhow::Result<Outcome> {
     let (counters, epoch) = (publisher.counters(), publisher.epoch());
     // Whatever the feed said, what is published becomes durable.
     let last_sequence = publisher.close();
-    let event_count = outcome?;
+    let Published { event_count, left_out } = outcome?;
     let last_sequence = last_sequence?;
+    let met = feed.counters();
     console::result(json!({
         "events": event_count, "epoch": epoch, "first_sequence": first_sequence, "last_sequence": last_sequence,
         "seconds": seconds, "records": counters.records, "pages": counters.pages, "stalls": counters.stalls,
-        "salvaged": recovered.salvaged_count, "torn_pages": recovered.torn_pages,
+        "salvaged": recovered.salvaged_count, "torn_pages": recovered.torn_pages, "left_out": left_out,
+        "feed": {
+            "skipped": met.skipped, "superseded": met.superseded, "unjoined": met.unjoined, "checksums": met.checksums,
+            "gaps": met.gaps, "disconnects": met.disconnects,
+        },
     }))?;
     Ok(Outcome::Done)
 }
@@ -76,6 +82,10 @@ fn open_feed(source: &FeedSource) -> anyhow::Result<Box<dyn Feed>> {
             check_regular(path)?;
             Box::new(CsvFeed::open(path)?)
         }
+        FeedSource::Capture(format, paths) => {
+            paths.iter().try_for_each(|path| check_regular(path))?;
+            Box::new(CaptureFeed::open(*format, paths)?)
+        }
         FeedSource::Simulator(spec) => Box::new(SimulatorFeed::new(SimulatorSpec::parse(spec)?)?),
     })
 }
@@ -84,7 +94,7 @@ fn open_feed(source: &FeedSource) -> anyhow::Result<Box<dyn Feed>> {
 fn check_regular(path: &Path) -> Result<(), WrongArgument> {
     if path.metadata().is_ok_and(|file| !file.is_file()) {
         let needed = "this is not a regular file, and a feed is read twice: copy it to a file first, and name that".to_owned();
-        return Err(WrongArgument { flag: "--feed", value: format!("csv:{}", path.display()), needed });
+        return Err(WrongArgument { flag: "--feed", value: path.display().to_string(), needed });
     }
     Ok(())
 }
@@ -105,11 +115,19 @@ fn bind(feed: &mut dyn Feed, publisher: &mut Publisher) -> anyhow::Result<()> {
     Ok(())
 }
 
+/// What a run amounts to, in events.
+#[derive(Clone, Copy, Debug, Default)]
+struct Published {
+    event_count: u64,
+    left_out: u64,
+}
+
 struct Run<'a> {
     stop: &'a StopFlag,
     clock: Clock,
     is_live: bool,
     is_paced: bool,
+    leave_out: Vec<Kind>,
     pacer: Pacer,
     deadline: Option<Instant>,
     progress_interval: Option<Duration>,
@@ -124,6 +142,7 @@ impl<'a> Run<'a> {
             clock: Clock::new(),
             is_live: matches!(arguments.clock, ClockSource::Live),
             is_paced: arguments.speed != Pace::Max,
+            leave_out: arguments.leave_out.iter().map(|kind| kind.0).collect(),
             pacer: Pacer::new(arguments.speed),
             deadline: arguments.seconds.map(|seconds| now + Duration::from_secs(seconds)),
             progress_interval: arguments.progress_ms.map(Duration::from_millis),
@@ -131,10 +150,14 @@ impl<'a> Run<'a> {
         }
     }
 
-    fn publish_all(mut self, feed: &mut dyn Feed, publisher: &mut Publisher) -> anyhow::Result<u64> {
+    fn publish_all(mut self, feed: &mut dyn Feed, publisher: &mut Publisher) -> anyhow::Result<Published> {
         let bar = progress_bar(feed.event_count_hint(), "events");
-        let mut count = 0u64;
+        let (mut count, mut left_out) = (0u64, 0u64);
         while let Some(mut event) = feed.next()? {
+            if !self.leave_out.is_empty() && self.leave_out.contains(&event.payload.kind()) {
+                left_out += 1;
+                continue;
+            }
             if (self.is_paced && !self.wait_until_due(count, event.stamp.ts_recv)) || self.is_over(count) {
                 break;
             }
@@ -147,7 +170,7 @@ impl<'a> Run<'a> {
                     Err(Refused::Full) if !self.stop.is_raised() => {
                         tracing::warn!("the disk is slower than the feed: waiting for it");
                     }
-                    Err(Refused::Full) => return Ok(count),
+                    Err(Refused::Full) => return Ok(Published { event_count: count, left_out }),
                     Err(refused) => {
                         let cause = publisher.failure().map_or_else(|| anyhow!(refused), anyhow::Error::from);
                         return Err(cause).context(format!("publishing stopped after {count} events"));
@@ -161,7 +184,7 @@ impl<'a> Run<'a> {
             }
         }
         bar.finish_and_clear();
-        Ok(count)
+        Ok(Published { event_count: count, left_out })
     }
 
     /// Whether the run is over; the clock is read now and then.

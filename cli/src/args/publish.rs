@@ -1,9 +1,9 @@
 //! What is published, and how.
 
-use super::{KillAt, SlowAt, parse_seconds};
+use super::{KillAt, KindArgument, SlowAt, parse_seconds};
 use clap::{Args, ValueEnum};
 use std::{path::PathBuf, str::FromStr};
-use tapewire_publisher::feed::Pace;
+use tapewire_publisher::feed::{CaptureFormat, Pace};
 
 #[derive(Debug, Args)]
 pub struct DemoArguments {
@@ -32,9 +32,13 @@ pub struct PublishArguments {
     /// Name of the stream.
     #[arg(long, default_value = "market")]
     pub stream: String,
-    /// csv:FILE or sim:seed=1,instruments=4,events=100000,trades=75,levels=50,live_clock=false
+    /// csv:FILE, binance:FILE,FILE… (files in the order of their reception are one capture) or
+    /// sim:seed=1,instruments=4,events=100000,trades=75,levels=50,live_clock=false
     #[arg(long)]
     pub feed: FeedSource,
+    /// Do not publish events of this kind, only count them (such as the quotes of a capture that has books); may be repeated.
+    #[arg(long, value_name = "KIND")]
+    pub leave_out: Vec<KindArgument>,
     /// max, recorded, x10 (ten times the recorded speed) or 50000 (events per second).
     #[arg(long, default_value = "max")]
     pub speed: Pace,
@@ -70,17 +74,28 @@ pub struct PublishArguments {
 #[derive(Clone, Debug)]
 pub enum FeedSource {
     Csv(PathBuf),
+    /// A venue's messages, in one or more files.
+    Capture(CaptureFormat, Vec<PathBuf>),
     Simulator(String),
 }
+
+/// The captures, by the name before the colon.
+const CAPTURES: [(&str, CaptureFormat); 1] = [("binance", CaptureFormat::Binance)];
 
 impl FromStr for FeedSource {
     type Err = String;
 
     fn from_str(text: &str) -> Result<Self, String> {
-        match text.split_once(':') {
-            Some(("csv", path)) if !path.is_empty() => Ok(Self::Csv(path.into())),
-            Some(("sim", spec)) => Ok(Self::Simulator(spec.to_owned())),
-            _ => Err("a feed is csv:FILE or sim:SPEC".to_owned()),
+        let (name, rest) = text.split_once(':').unwrap_or((text, ""));
+        let files = || rest.split(',').map(PathBuf::from).collect();
+        match (name, CAPTURES.iter().find(|(known, _)| *known == name)) {
+            ("sim", _) if text.contains(':') => Ok(Self::Simulator(rest.to_owned())),
+            ("csv", _) if !rest.is_empty() => Ok(Self::Csv(rest.into())),
+            (_, Some((_, format))) if !rest.split(',').any(str::is_empty) => Ok(Self::Capture(*format, files())),
+            _ => {
+                let captures = CAPTURES.map(|(name, _)| format!("{name}:FILE,FILE…")).join(", ");
+                Err(format!("a feed is csv:FILE or sim:SPEC, or a venue's capture: {captures}"))
+            }
         }
     }
 }

@@ -16,15 +16,14 @@
 
 use super::{
     Feed, FeedError, FeedInstrument, InstrumentBinding, ValueFault, check_bindings,
+    extent::Extent,
     row::{Column, Row, RowKind, RowReader},
 };
 use std::{collections::HashMap, path::Path};
-use tapewire_schemas::{BookRef, Event, Instrument, Level, Payload, Scale, SchemaError, Side, Stamp, Trade, significant_decimals};
+use tapewire_schemas::{BookRef, Event, Instrument, Level, Payload, Scale, SchemaError, Side, Stamp, Trade};
 
 /// The longest message that is read.
 const MESSAGE_ROWS_MAX: usize = 1 << 20;
-/// Scales of 0 to 18 decimals.
-const SCALE_COUNT: usize = 19;
 
 /// A capture in the neutral CSV format, plain or gzip.
 #[derive(Debug)]
@@ -285,8 +284,8 @@ struct Survey {
 struct Surveyed {
     venue: String,
     symbol: String,
-    price: Extent,
-    quantity: Extent,
+    price: Extent<u64>,
+    quantity: Extent<u64>,
 }
 
 impl Survey {
@@ -302,11 +301,13 @@ impl Survey {
             row.check_empty(Column::Price)?;
             row.check_empty(Column::Size)?;
         } else {
-            surveyed.price.observe(row, Column::Price)?;
+            let observe =
+                |extent: &mut Extent<u64>, column| extent.observe(row.text(column), row.line).map_err(|fault| row.fault(column, fault));
+            observe(&mut surveyed.price, Column::Price)?;
             if row.text(Column::Size).starts_with('-') {
                 return Err(row.fault(Column::Size, ValueFault::Negative));
             }
-            surveyed.quantity.observe(row, Column::Size)?;
+            observe(&mut surveyed.quantity, Column::Size)?;
         }
         let row_count = self.message.open.map_or(0, |open| open.row_count);
         let is_last = self.message.accept(row, &entry)?;
@@ -335,55 +336,23 @@ impl Survey {
     }
 
     fn definitions(&self, rows: &RowReader) -> Result<Vec<FeedInstrument>, FeedError> {
+        let scale = |extent: &Extent<u64>, column: Column| {
+            extent.scale().map_err(|misfit| FeedError::Value {
+                path: rows.path().to_owned(),
+                line: misfit.at,
+                column: column.name(),
+                value: misfit.value,
+                fault: misfit.fault,
+            })
+        };
         let definition = |surveyed: &Surveyed| {
             Ok(FeedInstrument {
                 venue: surveyed.venue.clone(),
                 symbol: surveyed.symbol.clone(),
-                price_scale: surveyed.price.scale(rows, Column::Price)?,
-                quantity_scale: surveyed.quantity.scale(rows, Column::Size)?,
+                price_scale: scale(&surveyed.price, Column::Price)?,
+                quantity_scale: scale(&surveyed.quantity, Column::Size)?,
             })
         };
         self.instruments.iter().map(definition).collect()
-    }
-}
-
-/// Decimals and magnitude of a column's values: the largest mantissa for each number of decimals, and its line.
-#[derive(Debug, Default)]
-struct Extent {
-    largest: [(i64, u64); SCALE_COUNT],
-    digits: u8,
-}
-
-impl Extent {
-    #[inline]
-    fn observe(&mut self, row: &Row<'_>, column: Column) -> Result<(), FeedError> {
-        let text = row.text(column);
-        let found = significant_decimals(text).map_err(|error| row.fault(column, error))?;
-        let scale = u8::try_from(found).ok().and_then(|digits| Scale::new(digits).ok());
-        let scale = scale.ok_or_else(|| row.fault(column, ValueFault::TooPrecise { found }))?;
-        let value = mantissa(row, column, scale)?;
-        let largest = &mut self.largest[found];
-        if value.unsigned_abs() > largest.0.unsigned_abs() {
-            *largest = (value, row.line);
-        }
-        self.digits = self.digits.max(scale.digits());
-        Ok(())
-    }
-
-    /// The scale that all values need, if all of them fit it.
-    fn scale(&self, rows: &RowReader, column: Column) -> Result<Scale, FeedError> {
-        let scale_of = |digits: u8| Scale::new(digits).expect("every digit count seen is a scale");
-        let needed = scale_of(self.digits);
-        for (digits, (value, line)) in self.largest.iter().enumerate().take(usize::from(self.digits) + 1) {
-            let from = scale_of(digits as u8);
-            from.rescale(*value, needed).map_err(|error| FeedError::Value {
-                path: rows.path().to_owned(),
-                line: *line,
-                column: column.name(),
-                value: from.display(*value).to_string(),
-                fault: error.into(),
-            })?;
-        }
-        Ok(needed)
     }
 }

@@ -1,6 +1,6 @@
 //! What can be wrong with a feed: every message says where, what was found, and what to do.
 
-use std::{io, path::PathBuf};
+use std::{fmt, io, path::PathBuf};
 use tapewire_schemas::DecimalError;
 
 /// Errors of feeds. Lines count from 1, the header included.
@@ -95,6 +95,18 @@ pub enum FeedError {
         /// What is wrong.
         reason: &'static str,
     },
+    /// A capture holds something that cannot be published.
+    #[error("{place} of {} {problem}; {remedy}", path.display())]
+    Content {
+        /// The file.
+        path: PathBuf,
+        /// Where in it.
+        place: Place,
+        /// What is there.
+        problem: String,
+        /// What to do.
+        remedy: &'static str,
+    },
     /// The last message has no last row.
     #[error(
         "{} ends in the middle of the message that begins at line {line}: no row of it has bit 0 of flags; the file is cut off",
@@ -130,6 +142,27 @@ pub enum FeedError {
         /// What would be right.
         needed: String,
     },
+}
+
+/// A place in a file.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Place {
+    /// A line, from 1.
+    Line(u64),
+    /// A record of a binary file, from 1.
+    Record(u64),
+    /// All of it.
+    File,
+}
+
+impl fmt::Display for Place {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Line(line) => write!(f, "line {line}"),
+            Self::Record(record) => write!(f, "record {record}"),
+            Self::File => f.write_str("the content"),
+        }
+    }
 }
 
 /// What is wrong with one value.

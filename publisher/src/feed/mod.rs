@@ -4,21 +4,26 @@
 //! names its instruments ([`Feed::definitions`]); the bus gives each one an id and its scales ([`Feed::bind`]); then events flow.
 //!
 //! * [`CsvFeed`] reads a capture in the neutral CSV format, plain or gzip.
+//! * [`CaptureFeed`] reads what a venue sent: Binance.
 //! * [`SimulatorFeed`] makes plausible books and trades from a seed.
 //! * [`Pacer`] says when an event is due; feeds themselves never wait.
 //!
 //! A feed knows nothing of sequences, pages or processes.
 
+mod capture;
 mod csv;
 mod error;
+mod extent;
+mod lines;
 mod pace;
 mod row;
 mod simulator;
 #[cfg(test)]
 mod tests;
 
+pub use capture::{CaptureFeed, CaptureFormat};
 pub use csv::CsvFeed;
-pub use error::{FeedError, ValueFault};
+pub use error::{FeedError, Place, ValueFault};
 pub use pace::{Pace, Pacer};
 pub use row::{CSV_HEADER, LINE_BYTES_MAX};
 pub use simulator::{SimulatorFeed, SimulatorSpec};
@@ -69,6 +74,37 @@ pub trait Feed {
 
     /// How many events the feed will give in all, where it knows.
     fn event_count_hint(&self) -> Option<u64>;
+
+    /// What the feed has met so far that is no market event.
+    fn counters(&self) -> FeedCounters {
+        FeedCounters::default()
+    }
+}
+
+/// What a feed met that is no market event: nothing is left out silently.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct FeedCounters {
+    /// Messages that have no event: answers to requests, heartbeats, blank lines.
+    pub skipped: u64,
+    /// Depth messages and snapshots whose content was known: in the snapshot before them, or repeated.
+    pub superseded: u64,
+    /// Depth messages without a book to apply them to: no snapshot joined them.
+    pub unjoined: u64,
+    /// Checksums of the venue that agreed.
+    pub checksums: u64,
+    /// Breaks in a book; each is a `Gap` among the events.
+    pub gaps: u64,
+    /// Connections that ended; each is a `VenueDisconnected` among the events.
+    pub disconnects: u64,
+}
+
+impl FeedCounters {
+    /// Logs what a user should know of before the files are published.
+    fn warn(&self, files: &[std::path::PathBuf]) {
+        if self.gaps + self.unjoined > 0 {
+            tracing::warn!(?files, gaps = self.gaps, unjoined = self.unjoined, "the capture's books are not complete");
+        }
+    }
 }
 
 /// Whether `bindings` answer `definitions`.

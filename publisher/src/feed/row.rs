@@ -1,11 +1,10 @@
 //! Rows of the neutral CSV format: a file becomes lines, a line eleven columns. No allocation per row.
 
-use super::{FeedError, ValueFault};
-use std::{
-    fs::File,
-    io::{self, BufRead, BufReader, Read},
-    path::{Path, PathBuf},
+use super::{
+    FeedError, ValueFault,
+    lines::{LineLimit, LineReader},
 };
+use std::path::Path;
 use tapewire_schemas::Side;
 
 /// First line of every file.
@@ -14,8 +13,6 @@ pub const CSV_HEADER: &str = "recv_ns,exch_ns,venue,instrument,kind,side,price,s
 pub const LINE_BYTES_MAX: usize = 4096;
 
 const COLUMN_COUNT: usize = 11;
-const READ_BUFFER_BYTES: usize = 256 * 1024;
-const GZIP_MAGIC: [u8; 2] = [0x1f, 0x8b];
 
 /// The columns, in order.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -164,88 +161,41 @@ impl<'a> Row<'a> {
     }
 }
 
-/// Reads rows from a file, decompressing it where its first bytes say gzip.
+/// Reads rows from a file.
+#[derive(Debug)]
 pub(super) struct RowReader {
-    path: PathBuf,
-    file_bytes: u64,
-    source: Box<dyn BufRead + Send>,
-    /// Lines read so far.
-    line: u64,
-    buffer: Vec<u8>,
-}
-
-impl std::fmt::Debug for RowReader {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("RowReader").field("path", &self.path).field("line", &self.line).finish_non_exhaustive()
-    }
+    lines: LineReader,
 }
 
 impl RowReader {
     /// Opens a file and reads its header.
     pub(super) fn open(path: &Path) -> Result<Self, FeedError> {
-        let failed = |source| FeedError::Open { path: path.to_owned(), source };
-        let file = File::open(path).map_err(failed)?;
-        let file_bytes = file.metadata().map_err(failed)?.len();
-        let mut file = BufReader::with_capacity(READ_BUFFER_BYTES, file);
-        let is_gzip = file.fill_buf().map_err(failed)?.starts_with(&GZIP_MAGIC);
-        let source: Box<dyn BufRead + Send> = if is_gzip {
-            Box::new(BufReader::with_capacity(READ_BUFFER_BYTES, flate2::bufread::MultiGzDecoder::new(file)))
-        } else {
-            Box::new(file)
-        };
-        let mut it = Self { path: path.to_owned(), file_bytes, source, line: 0, buffer: Vec::with_capacity(LINE_BYTES_MAX + 1) };
-        if !it.read_line()? {
-            return Err(FeedError::Empty { path: it.path });
+        let limit = LineLimit { bytes_max: LINE_BYTES_MAX, reason: "is longer than 4096 bytes: this is no file of rows" };
+        let mut lines = LineReader::open(path, limit)?;
+        if !lines.advance()? {
+            return Err(FeedError::Empty { path: path.to_owned() });
         }
-        if it.buffer != CSV_HEADER.as_bytes() {
-            let found = String::from_utf8_lossy(&it.buffer).chars().take(80).collect();
-            return Err(FeedError::Header { path: it.path, found });
+        if lines.bytes() != CSV_HEADER.as_bytes() {
+            let found = String::from_utf8_lossy(lines.bytes()).chars().take(80).collect();
+            return Err(FeedError::Header { path: path.to_owned(), found });
         }
-        Ok(it)
+        Ok(Self { lines })
     }
 
     pub(super) fn path(&self) -> &Path {
-        &self.path
+        self.lines.path()
     }
 
     /// Whether only the header was read.
     pub(super) fn is_at_start(&self) -> bool {
-        self.line == 1
+        self.lines.line() == 1
     }
 
     /// The next row; `None` at the end of the file.
     pub(super) fn next(&mut self) -> Result<Option<Row<'_>>, FeedError> {
-        if !self.read_line()? {
+        if !self.lines.advance()? {
             return Ok(None);
         }
-        let text = std::str::from_utf8(&self.buffer).map_err(|_| self.unreadable("is not UTF-8 text"))?;
-        Row::cut(&self.path, self.line, text).map(Some)
-    }
-
-    fn unreadable(&self, reason: &'static str) -> FeedError {
-        FeedError::Line { path: self.path.clone(), line: self.line, reason }
-    }
-
-    /// Reads a line into the buffer, without its end.
-    fn read_line(&mut self) -> Result<bool, FeedError> {
-        self.buffer.clear();
-        let read = (&mut self.source).take(LINE_BYTES_MAX as u64 + 1).read_until(b'\n', &mut self.buffer);
-        match read {
-            Ok(0) => return Ok(false),
-            Ok(_) => self.line += 1,
-            Err(error) if error.kind() == io::ErrorKind::UnexpectedEof => {
-                return Err(FeedError::Truncated { path: self.path.clone(), byte_count: self.file_bytes, line: self.line + 1 });
-            }
-            Err(source) => return Err(FeedError::Read { path: self.path.clone(), line: self.line + 1, source }),
-        }
-        if self.buffer.last() == Some(&b'\n') {
-            self.buffer.pop();
-            if self.buffer.last() == Some(&b'\r') {
-                self.buffer.pop();
-            }
-        } else if self.buffer.len() > LINE_BYTES_MAX {
-            return Err(self.unreadable("is longer than 4096 bytes: this is no file of rows"));
-        }
-        Ok(true)
+        Row::cut(self.lines.path(), self.lines.line(), self.lines.text()?).map(Some)
     }
 }
