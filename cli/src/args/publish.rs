@@ -1,9 +1,9 @@
 //! What is published, and how.
 
-use super::{KillAt, KindArgument, SlowAt, parse_seconds};
+use super::{KillAt, SlowAt, parse_seconds, read::KindArgument};
 use clap::{Args, ValueEnum};
 use std::{path::PathBuf, str::FromStr};
-use tapewire_publisher::feed::{CaptureFormat, Pace};
+use tapewire_publisher::feed::{CaptureFormat, Pace, Suspicious};
 
 #[derive(Debug, Args)]
 pub struct DemoArguments {
@@ -32,8 +32,9 @@ pub struct PublishArguments {
     /// Name of the stream.
     #[arg(long, default_value = "market")]
     pub stream: String,
-    /// csv:FILE, binance:FILE,FILE… (files in the order of their reception are one capture) or
-    /// sim:seed=1,instruments=4,events=100000,trades=75,levels=50,live_clock=false
+    /// csv:FILE, sim:seed=1,instruments=4,events=100000,trades=75,levels=50,live_clock=false, or a capture of what a venue sent, in one
+    /// or more files in the order of their reception: binance:FILE,FILE…, kraken:FILE, coinbase:FILE, lean:FILE,FILE… (trade ticks; with
+    /// lean-clean:FILE without those that are flagged as suspicious)
     #[arg(long)]
     pub feed: FeedSource,
     /// Do not publish events of this kind, only count them (such as the quotes of a capture that has books); may be repeated.
@@ -80,7 +81,13 @@ pub enum FeedSource {
 }
 
 /// The captures, by the name before the colon.
-const CAPTURES: [(&str, CaptureFormat); 1] = [("binance", CaptureFormat::Binance)];
+const CAPTURES: [(&str, CaptureFormat); 5] = [
+    ("binance", CaptureFormat::Binance),
+    ("kraken", CaptureFormat::Kraken),
+    ("coinbase", CaptureFormat::Coinbase),
+    ("lean", CaptureFormat::Lean(Suspicious::Keep)),
+    ("lean-clean", CaptureFormat::Lean(Suspicious::LeaveOut)),
+];
 
 impl FromStr for FeedSource {
     type Err = String;

@@ -20,7 +20,7 @@ const CAPTURES: [(&str, u64); 6] = [
 ];
 
 /// Where real captures lie, if they do.
-fn data() -> Option<PathBuf> {
+pub fn data() -> Option<PathBuf> {
     let default = concat!(env!("CARGO_MANIFEST_DIR"), "/../../shared/data");
     let directory = PathBuf::from(std::env::var("TAPEWIRE_DATA").unwrap_or_else(|_| default.to_owned()));
     directory.join("expected/normalized_stream_final.json").exists().then_some(directory)

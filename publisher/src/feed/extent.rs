@@ -29,12 +29,18 @@ impl<At: Copy + Default> Extent<At> {
         let scale = u8::try_from(found).ok().and_then(|digits| Scale::new(digits).ok());
         let scale = scale.ok_or(ValueFault::TooPrecise { found })?;
         let value = scale.parse(text)?;
-        let largest = &mut self.largest[found];
+        self.observe_at(scale, value, at);
+        Ok(value)
+    }
+
+    /// Takes a mantissa at a scale that is needed whatever the value is.
+    #[inline]
+    pub(super) fn observe_at(&mut self, scale: Scale, value: i64, at: At) {
+        let largest = &mut self.largest[usize::from(scale.digits())];
         if value.unsigned_abs() > largest.0.unsigned_abs() {
             *largest = (value, at);
         }
         self.digits = self.digits.max(scale.digits());
-        Ok(value)
     }
 
     /// The scale that all values need, if all of them fit it.

@@ -4,7 +4,7 @@
 //! names its instruments ([`Feed::definitions`]); the bus gives each one an id and its scales ([`Feed::bind`]); then events flow.
 //!
 //! * [`CsvFeed`] reads a capture in the neutral CSV format, plain or gzip.
-//! * [`CaptureFeed`] reads what a venue sent: Binance.
+//! * [`CaptureFeed`] reads what venues sent, as it was captured: Binance, Kraken, Coinbase, and trade ticks of Lean.
 //! * [`SimulatorFeed`] makes plausible books and trades from a seed.
 //! * [`Pacer`] says when an event is due; feeds themselves never wait.
 //!
@@ -21,7 +21,7 @@ mod simulator;
 #[cfg(test)]
 mod tests;
 
-pub use capture::{CaptureFeed, CaptureFormat};
+pub use capture::{CaptureFeed, CaptureFormat, Suspicious};
 pub use csv::CsvFeed;
 pub use error::{FeedError, Place, ValueFault};
 pub use pace::{Pace, Pacer};

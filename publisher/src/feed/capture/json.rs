@@ -1,6 +1,6 @@
 //! JSON as venues write it: arrays of a few cells, read without allocation.
 
-use serde::de::{DeserializeSeed, IgnoredAny, SeqAccess, Visitor};
+use serde::de::{IgnoredAny, SeqAccess, Visitor};
 use serde::{Deserialize, Deserializer};
 use serde_json::value::RawValue;
 use std::{fmt, marker::PhantomData};
@@ -13,11 +13,7 @@ pub(super) struct Cells<T, const N: usize> {
 }
 
 impl<T: Copy, const N: usize> Cells<T, N> {
-    /// The values, in order.
-    pub(super) fn iter(&self) -> impl Iterator<Item = T> + '_ {
-        self.cells.iter().filter_map(|cell| *cell)
-    }
-
+    /// The value at an index, where there is one.
     pub(super) fn get(&self, index: usize) -> Option<T> {
         self.cells.get(index).copied().flatten()
     }
@@ -54,12 +50,12 @@ impl<'de, T: Deserialize<'de> + Copy, const N: usize> Deserialize<'de> for Cells
 pub(super) type Row<'a> = Cells<&'a str, 4>;
 
 /// Calls `take` with every row of an array of rows, until it refuses one. The outer error is one of syntax.
-pub(super) fn for_each_row<'a, E>(
+pub(super) fn for_each_row<'a, E, const N: usize>(
     json: &'a RawValue,
-    take: impl FnMut(Row<'a>) -> Result<(), E>,
+    take: impl FnMut(Cells<&'a str, N>) -> Result<(), E>,
 ) -> Result<Result<(), E>, serde_json::Error> {
-    struct Rows<F, E>(F, PhantomData<E>);
-    impl<'de, E, F: FnMut(Row<'de>) -> Result<(), E>> Visitor<'de> for Rows<F, E> {
+    struct Rows<F, E, const N: usize>(F, PhantomData<E>);
+    impl<'de, E, F: FnMut(Cells<&'de str, N>) -> Result<(), E>, const N: usize> Visitor<'de> for Rows<F, E, N> {
         type Value = Result<(), E>;
 
         fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
@@ -68,7 +64,7 @@ pub(super) fn for_each_row<'a, E>(
 
         fn visit_seq<A: SeqAccess<'de>>(mut self, mut seq: A) -> Result<Self::Value, A::Error> {
             let mut outcome = Ok(());
-            while let Some(row) = seq.next_element::<Row<'de>>()? {
+            while let Some(row) = seq.next_element::<Cells<&'de str, N>>()? {
                 if outcome.is_ok() {
                     outcome = (self.0)(row);
                 }
@@ -76,13 +72,5 @@ pub(super) fn for_each_row<'a, E>(
             Ok(outcome)
         }
     }
-    impl<'de, E, F: FnMut(Row<'de>) -> Result<(), E>> DeserializeSeed<'de> for Rows<F, E> {
-        type Value = Result<(), E>;
-
-        fn deserialize<D: Deserializer<'de>>(self, deserializer: D) -> Result<Self::Value, D::Error> {
-            deserializer.deserialize_seq(self)
-        }
-    }
-    let mut deserializer = serde_json::Deserializer::from_str(json.get());
-    deserializer.deserialize_seq(Rows(take, PhantomData))
+    serde_json::Deserializer::from_str(json.get()).deserialize_seq(Rows::<_, E, N>(take, PhantomData))
 }

@@ -18,7 +18,11 @@
 //! * `ts_recv` never steps back where a message had to wait for a snapshot: it is then the snapshot's.
 
 mod binance;
+mod coinbase;
+mod cryptofeed;
 mod json;
+mod kraken;
+mod lean;
 mod link;
 mod outlet;
 #[cfg(test)]
@@ -41,12 +45,30 @@ const LIMIT: LineLimit = LineLimit { bytes_max: 16 << 20, reason: "is longer tha
 pub enum CaptureFormat {
     /// Combined streams of Binance, spot or USD-M futures, each line behind its reception in nanoseconds.
     Binance,
+    /// Kraken's WebSocket messages, version 1, captured by cryptofeed.
+    Kraken,
+    /// Coinbase's WebSocket messages, captured by cryptofeed.
+    Coinbase,
+    /// Trade ticks of QuantConnect Lean, a zip archive per day.
+    Lean(Suspicious),
+}
+
+/// What becomes of trades that the vendor flags as suspicious.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Suspicious {
+    /// They are trades like any other.
+    Keep,
+    /// They are counted as skipped.
+    LeaveOut,
 }
 
 impl CaptureFormat {
     fn decoder(self) -> Box<dyn Decoder> {
         match self {
             Self::Binance => Box::new(binance::Binance::default()),
+            Self::Kraken => Box::new(kraken::Kraken::default()),
+            Self::Coinbase => Box::new(coinbase::Coinbase::default()),
+            Self::Lean(suspicious) => Box::new(lean::Lean::new(suspicious)),
         }
     }
 }
@@ -67,6 +89,8 @@ trait Decoder: std::fmt::Debug + Send {
 #[derive(Clone, Copy, Debug)]
 struct Line<'a> {
     path: &'a Path,
+    /// Name of the archive's entry, where the file is one.
+    entry_name: Option<&'a str>,
     file_index: u32,
     number: u64,
     text: &'a str,
@@ -228,7 +252,13 @@ impl Reader {
             self.file_index += 1;
         }
         let text = self.lines.text()?;
-        let line = Line { path: self.lines.path(), file_index: self.file_index as u32, number: self.lines.line(), text };
+        let line = Line {
+            path: self.lines.path(),
+            entry_name: self.lines.entry_name(),
+            file_index: self.file_index as u32,
+            number: self.lines.line(),
+            text,
+        };
         if text.trim_ascii().is_empty() {
             out.counters.skipped += 1;
         } else {

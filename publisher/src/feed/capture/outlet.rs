@@ -126,6 +126,20 @@ impl Catalog {
         self.number(index, Column::Price, text, line)
     }
 
+    /// A price that the venue writes as a whole number of so many decimals.
+    pub(super) fn price_in(&mut self, index: usize, text: &str, digits: u8, line: &Line<'_>) -> Result<i64, FeedError> {
+        let fixed = Scale::new(digits).expect("a venue's scale is one");
+        let known = &mut self.instruments[index];
+        let mantissa = Scale::default().parse(text).map_err(|error| line.value("price", text, error))?;
+        match &known.binding {
+            Some(binding) => fixed.rescale(mantissa, binding.price_scale).map_err(|error| line.value("price", text, error)),
+            None => {
+                known.price.observe_at(fixed, mantissa, line.at());
+                Ok(mantissa)
+            }
+        }
+    }
+
     pub(super) fn quantity(&mut self, index: usize, text: &str, line: &Line<'_>) -> Result<i64, FeedError> {
         if text.starts_with('-') {
             return Err(line.value("quantity", text, ValueFault::Negative));
