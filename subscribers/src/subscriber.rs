@@ -3,18 +3,25 @@
 //! It reads pages from two sources. *Live* pages are in shared memory and are read in place. *Log* pages come from the journal or the WAL
 //! files. Both are the same pages with the same offsets, so the subscriber changes over at any record: it leaves the log as soon as the
 //! page it reads there is also held live, and returns to the log when a live page is missing (it was lapped, or the writer is another).
+//!
+//! Here is the way of an event; [`pages`] finds the page that holds the position, [`idle`] says what to do while nothing comes, [`batch`]
+//! when the delayed tier reads.
+
+mod batch;
+mod idle;
+mod pages;
 
 use crate::{
-    cursor::{EventCursor, Step, offset_of},
+    cursor::{EventCursor, Step},
     error::SubscribeError,
     filter::Filter,
-    place::{PageKey, event_start_of, is_ended, key_of},
+    place::{PageKey, event_start_of},
     settings::{End, Polled, Start, SubscriberCounters, SubscriberSettings, Tier},
 };
 use std::time::{Duration, Instant};
-use tapewire_schemas::{Body, ControlCode, EventRef, Kind, RECORDS_OFFSET};
+use tapewire_schemas::{Body, ControlCode, EventRef, Kind};
 use tapewire_stdx::wait::Wait;
-use tapewire_storage::{Bus, Found, LogReader, Refresh, Stream};
+use tapewire_storage::{Bus, LogReader, Stream};
 use tapewire_transport::{PageReader, TransportConfig, TransportError};
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -25,20 +32,12 @@ enum Source {
     Log,
 }
 
-/// Looks at the journal's counters while nothing comes: a page may have been missed, or the writer be another.
-const IDLE_CHECK_INTERVAL: Duration = Duration::from_millis(2);
-/// The same where there is no journal to look at, only files.
-const IDLE_CHECK_INTERVAL_FILES: Duration = Duration::from_millis(50);
 /// The shortest batches of the delayed tier.
 const BATCH_INTERVAL_MIN: Duration = Duration::from_micros(100);
-/// Nothing more for so long, after the log had everything up to the end: the group there was cut, and the end is reached without it.
-const GROUP_WAIT_MAX: Duration = Duration::from_secs(1);
 /// Pages passed in one poll at most, however few of their events are wanted.
 const POLL_PAGES_MAX: u32 = 64;
 /// How long a subscriber waits for the pages of a publisher that is there.
 const CONNECT_MAX: Duration = Duration::from_millis(20);
-/// Polls without anything between two looks at the clock.
-const IDLE_POLLS: u32 = 64;
 
 /// Reads one stream; see the module essay.
 #[derive(Debug)]
@@ -259,288 +258,6 @@ impl Subscriber {
 
     fn is_at_end(&self) -> bool {
         matches!(self.end, End::Seq(end) if self.cursor.sequence > end) && !self.cursor.is_in_group()
-    }
-
-    #[cold]
-    fn idle(&mut self) -> Result<Polled, SubscribeError> {
-        if self.batch_until.is_some_and(|until| self.cursor.sequence > until) {
-            self.batch_until = None;
-            self.counters.batches += 1;
-        }
-        let is_over = match self.end {
-            End::Closed => self.is_closed_here(),
-            End::Seq(end) => self.is_at_end() || self.is_cut_at(end)?,
-            End::Head | End::Never => false,
-        };
-        Ok(if is_over { Polled::Ended } else { Polled::Idle })
-    }
-
-    /// Whether the writer has ended the stream here, in good order or by recovery. A stream that was over before our start is waited for.
-    fn is_closed_here(&self) -> bool {
-        let ended = self.epoch_end.is_some_and(|end| self.cursor.sequence == end + 1);
-        ended || self.log.closed_at().is_some_and(|closed_at| self.start <= closed_at && closed_at < self.cursor.sequence)
-    }
-
-    /// Whether the end lies in a group that will not become whole: the log has had all records up to it for a while, and no event came of
-    /// them in all the polls since.
-    fn is_cut_at(&mut self, end: u64) -> Result<bool, SubscribeError> {
-        let now = Instant::now();
-        let (since, was_there) = *self.idle_since.get_or_insert((now, false));
-        if now.duration_since(since) < GROUP_WAIT_MAX {
-            return Ok(false);
-        }
-        let is_there = self.log.head()? >= end;
-        self.idle_since = Some((now, is_there));
-        if !(is_there && was_there) {
-            return Ok(false);
-        }
-        tracing::warn!(stream = self.stream.name(), position = self.cursor.sequence, end, "the end lies in a group that was cut");
-        self.cursor.groups_cut += 1;
-        Ok(true)
-    }
-
-    /// The delayed tier: whether a batch is due or under way.
-    #[cold]
-    fn begin_batch(&mut self) -> Result<bool, SubscribeError> {
-        let Tier::Delayed(interval) = self.tier else { return Ok(true) };
-        if self.batch_until.is_some() {
-            return Ok(true);
-        }
-        let now = Instant::now();
-        if now < self.next_batch {
-            return Ok(false);
-        }
-        // Ticks stay on their grid; those missed while a batch took long are skipped.
-        let missed = now.duration_since(self.next_batch).as_nanos() / interval.as_nanos() + 1;
-        self.next_batch = u32::try_from(missed).map_or(now, |missed| self.next_batch + interval * missed);
-        let published = self.log.seq_published()?;
-        if published < self.cursor.sequence {
-            // Nothing new: the checks of the idle path still have to run.
-            self.idle_polls = IDLE_POLLS;
-            return Ok(true);
-        }
-        self.batch_until = Some(published);
-        Ok(true)
-    }
-
-    /// Nothing more is committed in this page: whether anything else is to be done than to wait.
-    #[inline]
-    fn more_in_page(&mut self) -> Result<bool, SubscribeError> {
-        self.idle_polls += 1;
-        match self.source {
-            Source::Live if self.idle_polls < IDLE_POLLS => Ok(false),
-            Source::Live => self.check_idle(),
-            Source::Nowhere => Ok(false),
-            Source::Log => {
-                if self.batch_until.is_some_and(|until| self.cursor.sequence > until) {
-                    return Ok(false);
-                }
-                match self.log.refresh()? {
-                    Refresh::More => Ok(true),
-                    Refresh::Lost => {
-                        self.source = Source::Nowhere;
-                        self.find_page()
-                    }
-                    Refresh::Same => self.join_live(),
-                }
-            }
-        }
-    }
-
-    /// The page is read to its end: goes to the next one.
-    fn turn(&mut self) -> Result<bool, SubscribeError> {
-        if self.source == Source::Log {
-            return self.turn_log();
-        }
-        let Some(live) = &mut self.live else { return Ok(false) };
-        match live.peek()? {
-            Some(next) if (next.epoch, next.page_index) == (self.page.0, self.page.1 + 1) => {
-                live.turn();
-                self.page.1 += 1;
-                self.cursor.offset = RECORDS_OFFSET;
-                Ok(true)
-            }
-            // A page is missing: another writer, or we were lapped.
-            Some(_) => self.leave_live(),
-            None => {
-                self.idle_polls += 1;
-                if self.idle_polls < IDLE_POLLS { Ok(false) } else { self.check_idle() }
-            }
-        }
-    }
-
-    fn turn_log(&mut self) -> Result<bool, SubscribeError> {
-        if self.log.turn(self.cursor.sequence)? == Found::Page {
-            return self.enter_log_page();
-        }
-        // Caught up with everything there is: the next page will come live.
-        self.source = Source::Nowhere;
-        self.find_page()
-    }
-
-    /// Live pages are missing: what was in them comes from the log.
-    #[cold]
-    fn leave_live(&mut self) -> Result<bool, SubscribeError> {
-        self.source = Source::Nowhere;
-        let from = self.cursor.sequence;
-        let epoch = self.page.0;
-        let found = self.find_page()?;
-        let published = self.log.seq_published()?;
-        if self.source == Source::Log && !self.log.is_epoch_over(epoch) {
-            self.counters.lapped += 1;
-            self.counters.last_gap = (from, published.max(from));
-            tracing::warn!(stream = self.stream.name(), from, "lapped: reading from the log until shared memory is reached again");
-        }
-        Ok(found)
-    }
-
-    /// Nothing has come for a while: is there something that we do not see?
-    #[cold]
-    fn check_idle(&mut self) -> Result<bool, SubscribeError> {
-        self.idle_polls = 0;
-        let now = Instant::now();
-        let has_journal = self.log.writer_pid().is_some();
-        let interval = if has_journal { IDLE_CHECK_INTERVAL } else { IDLE_CHECK_INTERVAL_FILES };
-        if now.duration_since(self.checked) < interval {
-            return Ok(false);
-        }
-        self.checked = now;
-        let published = self.log.seq_published()?;
-        if published + 1 < self.cursor.sequence && self.stream.epoch()?.is_some_and(|state| state.epoch > self.page.0 && self.page.0 > 0) {
-            let (from, to) = (self.cursor.sequence, published + 1);
-            self.cursor.reset(to);
-            self.source = Source::Nowhere;
-            return Err(SubscribeError::Rollback { from, to });
-        }
-        if published < self.cursor.sequence || (self.is_committed_here() && !self.log.is_epoch_over(self.page.0)) {
-            return Ok(false);
-        }
-        self.leave_live()
-    }
-
-    /// Whether the record at the position has become visible in the live page meanwhile.
-    fn is_committed_here(&self) -> bool {
-        let view = self.live.as_ref().and_then(PageReader::current);
-        view.is_some_and(|view| {
-            !matches!(view.slot(self.cursor.offset, self.cursor.sequence), Ok(tapewire_schemas::Slot::Open | tapewire_schemas::Slot::End))
-        })
-    }
-
-    /// There was no page a moment ago. Shared memory is looked at every time; the log, which takes system calls, now and then.
-    #[cold]
-    fn find_page_again(&mut self) -> Result<bool, SubscribeError> {
-        if matches!(self.tier, Tier::Realtime(_)) {
-            let now = Instant::now();
-            if now < self.log_due {
-                return self.begins_live(false);
-            }
-            self.log_due = now + IDLE_CHECK_INTERVAL;
-        }
-        self.find_page()
-    }
-
-    /// Finds the page that holds the position: in the log, or live where the log has nothing yet.
-    fn find_page(&mut self) -> Result<bool, SubscribeError> {
-        if self.begins_live(false)? {
-            return Ok(true);
-        }
-        // Seen before the log is asked: the log has everything that is live.
-        let live_first = self.live.as_ref().and_then(PageReader::current).map_or(0, |view| view.first_sequence());
-        if self.log.seek(self.cursor.sequence)? == Found::Page {
-            return self.enter_log_page();
-        }
-        if live_first > self.cursor.sequence {
-            let (from, to) = (self.cursor.sequence, live_first - 1);
-            tracing::warn!(stream = self.stream.name(), from, to, "lapped, and the stream is not logged: records are lost");
-            self.counters.lapped += 1;
-            self.counters.last_gap = (from, to);
-            self.cursor.reset(live_first);
-            return Err(SubscribeError::Gap { from, to });
-        }
-        self.begins_live(true)
-    }
-
-    /// Whether the position is the first record of a live page (or of one that is still empty and directly follows).
-    ///
-    /// The last live page of a writer that died never ends, and may end in half a group; the log's is the one that was completed. So a
-    /// page of an epoch that is over counts only where the log has none (`or_over`): the stream is not logged.
-    fn begins_live(&mut self, or_over: bool) -> Result<bool, SubscribeError> {
-        let Some(live) = &mut self.live else { return Ok(false) };
-        loop {
-            let mut is_over = false;
-            if let Some(view) = live.current() {
-                let key = key_of(view)?;
-                let first = view.first_sequence();
-                is_over = self.log.is_epoch_over(key.0);
-                if first == self.cursor.sequence {
-                    if is_over && !or_over {
-                        return Ok(false);
-                    }
-                    self.source = Source::Live;
-                    self.page = key;
-                    self.cursor.offset = RECORDS_OFFSET;
-                    self.counters.joined += 1;
-                    return Ok(true);
-                }
-                let is_empty = first == 0;
-                if is_empty && live.peek()?.is_some_and(|next| next.epoch > key.0) {
-                    // Its writer ended, and will never begin it.
-                    live.turn();
-                    continue;
-                }
-                if is_empty || first > self.cursor.sequence {
-                    return Ok(false);
-                }
-            }
-            // This page begins before the position: it may hold it, or be over.
-            match live.peek()? {
-                Some(_) => {
-                    if !is_over && !live.current().is_none_or(is_ended) {
-                        return Ok(false);
-                    }
-                    live.turn();
-                }
-                None => return Ok(false),
-            }
-        }
-    }
-
-    /// The log has made a page current that holds the position.
-    fn enter_log_page(&mut self) -> Result<bool, SubscribeError> {
-        let Some(view) = self.log.page() else { return Ok(false) };
-        let header = view.header()?;
-        self.cursor.offset = offset_of(view, self.cursor.sequence)?;
-        self.page = (header.epoch, header.page_index);
-        self.source = Source::Log;
-        self.join_live()?;
-        Ok(true)
-    }
-
-    /// Goes over to shared memory if the page being read from the log is there too. Says whether it did.
-    fn join_live(&mut self) -> Result<bool, SubscribeError> {
-        let Some(live) = &mut self.live else { return Ok(false) };
-        if self.log.is_epoch_over(self.page.0) {
-            return Ok(false);
-        }
-        loop {
-            let current = match live.current() {
-                Some(view) => Some(key_of(view)?),
-                None => None,
-            };
-            if current == Some(self.page) {
-                self.source = Source::Live;
-                self.counters.joined += 1;
-                return Ok(true);
-            }
-            if current.is_some_and(|key| key > self.page) {
-                return Ok(false);
-            }
-            // Only pages before the one wanted are given up.
-            match live.peek()? {
-                Some(next) if (next.epoch, next.page_index) <= self.page => live.turn(),
-                _ => return Ok(false),
-            };
-        }
     }
 }
 

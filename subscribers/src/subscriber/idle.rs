@@ -1,0 +1,90 @@
+//! What to do while nothing comes: whether the stream is over, and whether there is anything that we do not see.
+
+use super::{Source, Subscriber};
+use crate::{
+    error::SubscribeError,
+    settings::{End, Polled},
+};
+use std::time::{Duration, Instant};
+use tapewire_transport::PageReader;
+
+/// Looks at the journal's counters while nothing comes: a page may have been missed, or the writer be another.
+pub(super) const IDLE_CHECK_INTERVAL: Duration = Duration::from_millis(2);
+/// The same where there is no journal to look at, only files.
+pub(super) const IDLE_CHECK_INTERVAL_FILES: Duration = Duration::from_millis(50);
+/// Polls without anything between two looks at the clock.
+pub(super) const IDLE_POLLS: u32 = 64;
+/// Nothing more for so long, after the log had everything up to the end: the group there was cut, and the end is reached without it.
+const GROUP_WAIT_MAX: Duration = Duration::from_secs(1);
+
+impl Subscriber {
+    #[cold]
+    pub(super) fn idle(&mut self) -> Result<Polled, SubscribeError> {
+        if self.batch_until.is_some_and(|until| self.cursor.sequence > until) {
+            self.batch_until = None;
+            self.counters.batches += 1;
+        }
+        let is_over = match self.end {
+            End::Closed => self.is_closed_here(),
+            End::Seq(end) => self.is_at_end() || self.is_cut_at(end)?,
+            End::Head | End::Never => false,
+        };
+        Ok(if is_over { Polled::Ended } else { Polled::Idle })
+    }
+
+    /// Whether the writer has ended the stream here, in good order or by recovery. A stream that was over before our start is waited for.
+    fn is_closed_here(&self) -> bool {
+        let ended = self.epoch_end.is_some_and(|end| self.cursor.sequence == end + 1);
+        ended || self.log.closed_at().is_some_and(|closed_at| self.start <= closed_at && closed_at < self.cursor.sequence)
+    }
+
+    /// Whether the end lies in a group that will not become whole: the log has had all records up to it for a while, and no event came of
+    /// them in all the polls since.
+    fn is_cut_at(&mut self, end: u64) -> Result<bool, SubscribeError> {
+        let now = Instant::now();
+        let (since, was_there) = *self.idle_since.get_or_insert((now, false));
+        if now.duration_since(since) < GROUP_WAIT_MAX {
+            return Ok(false);
+        }
+        let is_there = self.log.head()? >= end;
+        self.idle_since = Some((now, is_there));
+        if !(is_there && was_there) {
+            return Ok(false);
+        }
+        tracing::warn!(stream = self.stream.name(), position = self.cursor.sequence, end, "the end lies in a group that was cut");
+        self.cursor.groups_cut += 1;
+        Ok(true)
+    }
+
+    /// Nothing has come for a while: is there something that we do not see?
+    #[cold]
+    pub(super) fn check_idle(&mut self) -> Result<bool, SubscribeError> {
+        self.idle_polls = 0;
+        let now = Instant::now();
+        let has_journal = self.log.writer_pid().is_some();
+        let interval = if has_journal { IDLE_CHECK_INTERVAL } else { IDLE_CHECK_INTERVAL_FILES };
+        if now.duration_since(self.checked) < interval {
+            return Ok(false);
+        }
+        self.checked = now;
+        let published = self.log.seq_published()?;
+        if published + 1 < self.cursor.sequence && self.stream.epoch()?.is_some_and(|state| state.epoch > self.page.0 && self.page.0 > 0) {
+            let (from, to) = (self.cursor.sequence, published + 1);
+            self.cursor.reset(to);
+            self.source = Source::Nowhere;
+            return Err(SubscribeError::Rollback { from, to });
+        }
+        if published < self.cursor.sequence || (self.is_committed_here() && !self.log.is_epoch_over(self.page.0)) {
+            return Ok(false);
+        }
+        self.leave_live()
+    }
+
+    /// Whether the record at the position has become visible in the live page meanwhile.
+    fn is_committed_here(&self) -> bool {
+        let view = self.live.as_ref().and_then(PageReader::current);
+        view.is_some_and(|view| {
+            !matches!(view.slot(self.cursor.offset, self.cursor.sequence), Ok(tapewire_schemas::Slot::Open | tapewire_schemas::Slot::End))
+        })
+    }
+}
