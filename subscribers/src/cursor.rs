@@ -82,6 +82,11 @@ impl EventCursor {
         !self.group.words.is_empty() && !self.group.is_done
     }
 
+    /// Sequence behind the last event that was delivered: of the group that has begun, or of the next record.
+    pub(crate) fn undelivered(&self) -> u64 {
+        if self.is_in_group() { self.group.first_sequence } else { self.sequence }
+    }
+
     /// Moves elsewhere; a group that was begun is given up.
     pub(crate) fn reset(&mut self, sequence: u64) {
         self.sequence = sequence;

@@ -29,13 +29,28 @@ pub enum SubscribeError {
         /// Where it is now.
         to: u64,
     },
-    /// Shared memory went on without this subscriber, and no log has what it missed: the stream is not logged. Polling goes on behind the
-    /// gap.
-    #[error("records {from} to {to} are lost: they left shared memory before they were read, and the stream is not logged")]
+    /// Shared memory went on without this subscriber, and what it missed does not come: no log has it, or the subscriber chose to skip.
+    /// Polling goes on behind the gap; books begin again from snapshots.
+    #[error(
+        "records {from} to {to} are missing: they left shared memory before they were read, and this subscriber skips what it missed or \
+         the stream is not logged; restart books from a snapshot"
+    )]
     Gap {
         /// First sequence that was missed.
         from: u64,
         /// Last sequence that was missed.
+        to: u64,
+    },
+    /// Shared memory went on without this subscriber, which chose to end then. Every later poll says it again: open another one from
+    /// `from` on, or with a policy that heals.
+    #[error(
+        "records {from} to {to} left shared memory before they were read, and this subscriber ends when lapped: read on from sequence {from} \
+         with another one, or let it heal"
+    )]
+    Lapped {
+        /// First sequence that was missed.
+        from: u64,
+        /// Last sequence that was missed then.
         to: u64,
     },
     /// A setting is out of range.

@@ -28,6 +28,21 @@ pub(crate) fn is_ended(view: PageView<'_>) -> bool {
     }
 }
 
+/// Sequence at which the first event of a page begins: behind the rest of a group that began before it. And whether the page ends there.
+pub(crate) fn event_from(view: PageView<'_>) -> Result<(u64, bool), SubscribeError> {
+    let (mut offset, mut sequence) = (RECORDS_OFFSET, view.first_sequence());
+    loop {
+        match view.slot(offset, sequence)? {
+            Slot::Record(record) if !record.is_first() => {
+                offset += record.bytes().len();
+                sequence += 1;
+            }
+            Slot::Record(_) | Slot::Open => return Ok((sequence, false)),
+            Slot::End => return Ok((sequence, true)),
+        }
+    }
+}
+
 /// First sequence of the event that `sequence` belongs to.
 pub(crate) fn event_start_of(log: &mut LogReader, sequence: u64) -> Result<u64, SubscribeError> {
     let mut at = sequence;

@@ -39,6 +39,19 @@ pub enum End {
     Never,
 }
 
+/// What a subscriber does about pages that left shared memory before it had read them.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum WhenLapped {
+    /// Reads them in journal and WAL, in order, and goes back to shared memory at the exact record. Where the stream is not logged it skips.
+    #[default]
+    Heal,
+    /// Goes on in shared memory at once, behind a [`SubscribeError::Gap`](crate::SubscribeError::Gap) that names what is missing. Books
+    /// and whatever else is made of deltas have to be begun again from snapshots.
+    Skip,
+    /// Ends with [`SubscribeError::Lapped`](crate::SubscribeError::Lapped), which names what is missing; every later poll says it again.
+    Fail,
+}
+
 /// What came of a poll.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Polled {
@@ -57,10 +70,19 @@ pub struct SubscriberCounters {
     pub events: u64,
     /// Events that came from shared memory.
     pub events_live: u64,
-    /// Times that pages were missed in shared memory; what was in them came from the log.
+    /// Times that pages were missed in shared memory.
     pub lapped: u64,
-    /// First and last sequence of the latest such gap, both 0 before the first: at least these came from the log.
+    /// First and last sequence of the latest such gap, both 0 before the first: at least these came from the log, or exactly these were
+    /// skipped.
     pub last_gap: (u64, u64),
+    /// Times that everything which was missed had been read from the log and shared memory was reached again.
+    pub healed: u64,
+    /// Records read from the log on these ways back.
+    pub records_healed: u64,
+    /// Gaps that were told as such.
+    pub skips: u64,
+    /// Sequences in these gaps.
+    pub sequences_skipped: u64,
     /// Times that the subscriber went over from the log to shared memory.
     pub joined: u64,
     /// Batches of the delayed tier.
@@ -82,6 +104,8 @@ pub struct SubscriberSettings {
     pub end: End,
     /// Which events.
     pub filter: Filter,
+    /// What becomes of records that left shared memory before they were read.
+    pub when_lapped: WhenLapped,
     /// As the publisher's.
     pub pages_ahead: u32,
     /// As the publisher's.
@@ -101,6 +125,7 @@ impl SubscriberSettings {
             start,
             end,
             filter: Filter::default(),
+            when_lapped: WhenLapped::Heal,
             pages_ahead: transport.pages_ahead,
             subscribers_max: transport.subscribers_max,
             lag_pages_max: transport.lag_pages_max,

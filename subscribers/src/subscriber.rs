@@ -4,11 +4,12 @@
 //! files. Both are the same pages with the same offsets, so the subscriber changes over at any record: it leaves the log as soon as the
 //! page it reads there is also held live, and returns to the log when a live page is missing (it was lapped, or the writer is another).
 //!
-//! Here is the way of an event; [`pages`] finds the page that holds the position, [`idle`] says what to do while nothing comes, [`batch`]
-//! when the delayed tier reads.
+//! Here is the way of an event; [`pages`] finds the page that holds the position, [`lapse`] what becomes of pages that were missed, [`idle`]
+//! what to do while nothing comes, [`batch`] when the delayed tier reads.
 
 mod batch;
 mod idle;
+mod lapse;
 mod pages;
 
 use crate::{
@@ -16,7 +17,7 @@ use crate::{
     error::SubscribeError,
     filter::Filter,
     place::{PageKey, event_start_of},
-    settings::{End, Polled, Start, SubscriberCounters, SubscriberSettings, Tier},
+    settings::{End, Polled, Start, SubscriberCounters, SubscriberSettings, Tier, WhenLapped},
 };
 use std::time::{Duration, Instant};
 use tapewire_schemas::{Body, ControlCode, EventRef, Kind};
@@ -58,6 +59,11 @@ pub struct Subscriber {
     /// The page being read; the last one read when `Nowhere`.
     page: PageKey,
     counters: SubscriberCounters,
+    when_lapped: WhenLapped,
+    /// Position at which shared memory was lost to a lapse, until that is made up for.
+    lapsed_at: Option<u64>,
+    /// The lapse that ended this subscriber.
+    failed: Option<(u64, u64)>,
     epoch_end: Option<u64>,
     idle_polls: u32,
     checked: Instant,
@@ -115,6 +121,9 @@ impl Subscriber {
             source: Source::Nowhere,
             page: (0, 0),
             counters: SubscriberCounters::default(),
+            when_lapped: settings.when_lapped,
+            lapsed_at: None,
+            failed: None,
             epoch_end: None,
             idle_polls: 0,
             checked: now,
@@ -159,7 +168,8 @@ impl Subscriber {
     /// Delivers up to `limit` events: sequence of the first record, and the event, in place where it lies.
     ///
     /// # Errors
-    /// [`SubscribeError`]; after [`SubscribeError::Rollback`] and [`SubscribeError::Gap`] polling may go on.
+    /// [`SubscribeError`]; after [`SubscribeError::Rollback`] and [`SubscribeError::Gap`] polling may go on, and books have to be begun
+    /// again from snapshots.
     #[inline]
     pub fn poll(&mut self, limit: usize, mut deliver: impl FnMut(u64, &EventRef<'_>)) -> Result<Polled, SubscribeError> {
         if matches!(self.tier, Tier::Delayed(_)) && !self.begin_batch()? {

@@ -71,25 +71,10 @@ impl Subscriber {
         self.find_page()
     }
 
-    /// Live pages are missing: what was in them comes from the log.
-    #[cold]
-    pub(super) fn leave_live(&mut self) -> Result<bool, SubscribeError> {
-        self.source = Source::Nowhere;
-        let from = self.cursor.sequence;
-        let epoch = self.page.0;
-        let found = self.find_page()?;
-        let published = self.log.seq_published()?;
-        if self.source == Source::Log && !self.log.is_epoch_over(epoch) {
-            self.counters.lapped += 1;
-            self.counters.last_gap = (from, published.max(from));
-            tracing::warn!(stream = self.stream.name(), from, "lapped: reading from the log until shared memory is reached again");
-        }
-        Ok(found)
-    }
-
     /// There was no page a moment ago. Shared memory is looked at every time; the log, which takes system calls, now and then.
     #[cold]
     pub(super) fn find_page_again(&mut self) -> Result<bool, SubscribeError> {
+        self.check_failed()?;
         if matches!(self.tier, Tier::Realtime(_)) {
             let now = Instant::now();
             if now < self.log_due {
@@ -101,7 +86,7 @@ impl Subscriber {
     }
 
     /// Finds the page that holds the position: in the log, or live where the log has nothing yet.
-    fn find_page(&mut self) -> Result<bool, SubscribeError> {
+    pub(super) fn find_page(&mut self) -> Result<bool, SubscribeError> {
         if self.begins_live(false)? {
             return Ok(true);
         }
@@ -111,12 +96,7 @@ impl Subscriber {
             return self.enter_log_page();
         }
         if live_first > self.cursor.sequence {
-            let (from, to) = (self.cursor.sequence, live_first - 1);
-            tracing::warn!(stream = self.stream.name(), from, to, "lapped, and the stream is not logged: records are lost");
-            self.counters.lapped += 1;
-            self.counters.last_gap = (from, to);
-            self.cursor.reset(live_first);
-            return Err(SubscribeError::Gap { from, to });
+            return self.miss();
         }
         self.begins_live(true)
     }
@@ -140,7 +120,7 @@ impl Subscriber {
                     self.source = Source::Live;
                     self.page = key;
                     self.cursor.offset = RECORDS_OFFSET;
-                    self.counters.joined += 1;
+                    self.note_joined();
                     return Ok(true);
                 }
                 let is_empty = first == 0;
@@ -190,7 +170,7 @@ impl Subscriber {
             };
             if current == Some(self.page) {
                 self.source = Source::Live;
-                self.counters.joined += 1;
+                self.note_joined();
                 return Ok(true);
             }
             if current.is_some_and(|key| key > self.page) {

@@ -1,23 +1,14 @@
 //! Where a subscriber begins and ends.
 
+use crate::market::{bus, trade};
 use std::time::{Duration, Instant};
 use tapewire_publisher::{Durability, Publisher, PublisherSettings};
-use tapewire_schemas::{BookRef, Event, Level, Payload, RECORD_LEVELS_MAX, Scale, Side, Stamp, Trade};
+use tapewire_schemas::{BookRef, Event, Level, Payload, RECORD_LEVELS_MAX, Scale, Stamp};
 use tapewire_stdx::wait::Wait;
 use tapewire_storage::{Bus, WalSettings, recover_stream};
 use tapewire_subscribers::{End, Polled, Start, SubscribeError, Subscriber, SubscriberSettings, Tier, definitions_at};
 
 const TIERS: [Tier; 3] = [Tier::Realtime(Wait::Yield), Tier::Delayed(Duration::from_millis(5)), Tier::Historical];
-
-fn bus() -> (tempfile::TempDir, Bus) {
-    let directory = tempfile::tempdir().unwrap();
-    let bus = Bus::open_or_create(directory.path()).unwrap();
-    (directory, bus)
-}
-
-fn trade() -> Event<'static> {
-    Event { stamp: Stamp::default(), payload: Payload::Trade(Trade { price: 1, quantity: 2, trade_id: 3, venue_seq: 4 }, Side::Buy) }
-}
 
 /// First and last sequences of the events up to the end, which must come within ten seconds.
 fn read(bus: &Bus, tier: Tier, start: Start, end: End) -> Vec<(u64, u64)> {

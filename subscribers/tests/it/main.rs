@@ -4,4 +4,6 @@
 
 mod accounts;
 mod ends;
+mod lapse;
+mod market;
 mod tiers;
