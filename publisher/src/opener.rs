@@ -1,8 +1,8 @@
 //! The opener: a thread that keeps pages of journal and shared memory ready ahead of the sequencer, so that it never waits for memory.
 //!
 //! It owns the iceoryx2 port. Page `i` of the journal and page `i` of the transport are handed over as a pair. It also does what must
-//! happen every few milliseconds and cost the sequencer nothing: telling readers how far the journal is, connecting late subscribers,
-//! clearing away what dead ones left.
+//! happen now and then and cost the sequencer nothing: telling readers how far the journal is, waking those that sleep, connecting late
+//! subscribers, clearing away what dead ones left.
 
 use crate::error::PublishError;
 use crossbeam_queue::ArrayQueue;
@@ -19,8 +19,8 @@ use tapewire_stdx::wait::Wait;
 use tapewire_storage::{JournalOpener, JournalPage};
 use tapewire_transport::{PageSender, TransportConfig, TransportError, TransportPage};
 
-/// Hints of the journal are at most this old.
-const HINT_INTERVAL: Duration = Duration::from_millis(1);
+/// Somebody who was woken so shortly ago will sleep again: until then the next look comes as soon as the interval of waking allows.
+const SLEEPER_MEMORY: Duration = Duration::from_secs(1);
 /// A late subscriber is connected within this.
 const REFRESH_INTERVAL: Duration = Duration::from_millis(5);
 /// What dead processes left is cleared this often.
@@ -82,8 +82,14 @@ pub(crate) struct Opener {
 }
 
 impl Opener {
-    /// Starts the thread; returns once the shared memory exists and the first pages are ready.
-    pub(crate) fn start(config: TransportConfig, epoch: u32, journal: Option<JournalOpener>) -> Result<Self, PublishError> {
+    /// Starts the thread; returns once the shared memory exists and the first pages are ready. Readers that sleep are woken once per
+    /// `wake_interval` at most.
+    pub(crate) fn start(
+        config: TransportConfig,
+        epoch: u32,
+        journal: Option<JournalOpener>,
+        wake_interval: Duration,
+    ) -> Result<Self, PublishError> {
         let shared = Arc::new(OpenerShared {
             ready: ArrayQueue::new(config.pages_ahead as usize),
             stop: AtomicBool::new(false),
@@ -95,7 +101,13 @@ impl Opener {
         let for_thread = Arc::clone(&shared);
         let thread = std::thread::Builder::new()
             .name("tw-opener".into())
-            .spawn(move || run(&config, epoch, journal, for_thread, &started))
+            .spawn(move || {
+                let create = || {
+                    let sender = PageSender::create(&config, epoch)?;
+                    Ok(Worker { sender, journal, waiting: None, next_page: 0, wake_interval, shared: Arc::clone(&for_thread) })
+                };
+                run(create, &for_thread, &started);
+            })
             .map_err(|error| PublishError::Thread { name: "tw-opener", reason: error.to_string() })?;
         let opener = Self { shared, thread: Some(thread) };
         match start.recv() {
@@ -129,19 +141,13 @@ impl Drop for Opener {
     }
 }
 
-fn run(
-    config: &TransportConfig,
-    epoch: u32,
-    journal: Option<JournalOpener>,
-    shared: Arc<OpenerShared>,
-    started: &SyncSender<Result<(), PublishError>>,
-) {
-    let _end = EndMark(Arc::clone(&shared));
-    let mut worker = match PageSender::create(config, epoch) {
-        Ok(sender) => Worker { sender, journal, waiting: None, next_page: 0, shared },
+fn run(create: impl FnOnce() -> Result<Worker, PublishError>, shared: &Arc<OpenerShared>, started: &SyncSender<Result<(), PublishError>>) {
+    let _end = EndMark(Arc::clone(shared));
+    let mut worker = match create() {
+        Ok(worker) => worker,
         Err(error) => {
             // The one who starts us waits for exactly this.
-            started.send(Err(error.into())).unwrap_or_else(|_| tracing::error!("nobody waits for the opener"));
+            started.send(Err(error)).unwrap_or_else(|_| tracing::error!("nobody waits for the opener"));
             return;
         }
     };
@@ -166,22 +172,24 @@ struct Worker {
     /// A journal page whose partner could not be opened yet.
     waiting: Option<JournalPage>,
     next_page: u64,
+    wake_interval: Duration,
     shared: Arc<OpenerShared>,
 }
 
 impl Worker {
     fn work(&mut self) -> Result<(), PublishError> {
         let now = Instant::now();
-        let (mut hint, mut refresh, mut clean_up) = (now, now, now);
-        let mut pause = PAUSE_MAX;
+        let (mut wake, mut refresh, mut clean_up) = (now, now, now);
+        let (mut pause, mut last_sleeper) = (PAUSE_MAX, None);
         // SYNC: pairs with the release store in `Opener::stop`.
         while !self.shared.stop.load(Ordering::Acquire) {
             let opened = self.open_ahead()?;
             let now = Instant::now();
-            if is_due(&mut hint, now, HINT_INTERVAL)
-                && let Some(journal) = &self.journal
-            {
+            if let Some(journal) = &mut self.journal {
                 journal.refresh();
+                if is_due(&mut wake, now, self.wake_interval) && journal.wake() > 0 {
+                    last_sleeper = Some(now);
+                }
             }
             if is_due(&mut refresh, now, REFRESH_INTERVAL) {
                 match self.sender.refresh() {
@@ -201,7 +209,8 @@ impl Worker {
                 1 | 2 => pause,
                 _ => (pause / 2).max(PAUSE_MIN),
             };
-            Wait::Sleep(pause).once();
+            let has_sleepers = last_sleeper.is_some_and(|at| now.duration_since(at) < SLEEPER_MEMORY);
+            Wait::Sleep(if has_sleepers { pause.min(self.wake_interval) } else { pause }).once();
         }
         Ok(())
     }

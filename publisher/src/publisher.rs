@@ -11,6 +11,9 @@ use tapewire_stdx::clock::{Clock, ticks_per_ns};
 use tapewire_storage::{AccountDefinition, Bus, Definition, StreamWriter, Tail, WalSettings, WalStatus};
 use tapewire_transport::TransportConfig;
 
+/// Least and most of the interval in which readers are woken.
+const WAKE_INTERVAL_US: (u64, u64) = (10, 100_000);
+
 /// What keeps the records.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Durability {
@@ -33,6 +36,8 @@ pub struct PublisherSettings {
     pub subscribers_max: u32,
     /// Pages that a subscriber may lag behind before it is lapped and heals from the journal.
     pub lag_pages_max: u32,
+    /// Readers that sleep are woken at most once in so many microseconds, 10 to 100,000; those that spin are not concerned.
+    pub wake_interval_us: u64,
     /// Longest wait for a free page, nanoseconds; then the event is refused.
     pub page_wait_ns_max: u64,
 }
@@ -46,6 +51,7 @@ impl Default for PublisherSettings {
             pages_ahead: transport.pages_ahead,
             subscribers_max: transport.subscribers_max,
             lag_pages_max: transport.lag_pages_max,
+            wake_interval_us: 50,
             page_wait_ns_max: 10_000_000_000,
         }
     }
@@ -73,6 +79,7 @@ impl Publisher {
     /// # Errors
     /// [`PublishError::Storage`] and [`PublishError::Transport`] say what is in the way and what to do.
     pub fn open(bus: &Bus, settings: &PublisherSettings) -> Result<Self, PublishError> {
+        let wake_interval = Duration::from_micros(settings.wake_interval_us.clamp(WAKE_INTERVAL_US.0, WAKE_INTERVAL_US.1));
         let (mut writer, segment_pages) = match &settings.durability {
             Durability::Logged(wal) => (StreamWriter::open(bus, &settings.stream_name, wal)?, u64::from(wal.segment_pages)),
             Durability::Volatile => (StreamWriter::open_volatile(bus, &settings.stream_name)?, u64::MAX),
@@ -83,7 +90,7 @@ impl Publisher {
             lag_pages_max: settings.lag_pages_max,
             ..TransportConfig::new(bus.id(), &settings.stream_name, writer.stream().id())
         };
-        let opener = Opener::start(config, writer.epoch(), writer.opener())?;
+        let opener = Opener::start(config, writer.epoch(), writer.opener(), wake_interval)?;
         let ticks_per_ns = ticks_per_ns(Duration::from_millis(5));
         let sequencer = Sequencer::new(SequencerParts {
             first_sequence: writer.tail().last_sequence + 1,

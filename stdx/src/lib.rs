@@ -7,3 +7,4 @@ pub mod clock;
 pub mod cores;
 pub mod failpoint;
 pub mod wait;
+pub mod wake;

@@ -61,7 +61,7 @@ mod writer;
 pub use bus::{Bus, EpochState, Stream};
 pub use disk::{Access, DIRECT_ALIGNMENT, Disk, DiskFile, RealDisk};
 pub use error::StorageError;
-pub use journal::{JournalOpener, JournalPage, JournalProgress};
+pub use journal::{JournalOpener, JournalPage, JournalProgress, Signal, SignalMark};
 pub use log::{Found, LogReader, Refresh};
 pub use registry::{AccountDefinition, Definition, Registry, RegistryWriter};
 pub use verify::{VerifyReport, verify_stream};

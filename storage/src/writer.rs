@@ -209,6 +209,9 @@ impl StreamWriter {
         let last_sequence = self.status.as_ref().map_or(self.tail.last_sequence, WalStatus::seq_durable);
         self.stream.set_epoch(EpochState { epoch: self.epoch, closed_at: Some(last_sequence) })?;
         remove_journal(&self.stream, self.epoch)?;
+        if let Some(status) = &self.status {
+            status.shared.map.wake_everyone();
+        }
         Ok(last_sequence)
     }
 

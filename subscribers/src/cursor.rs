@@ -106,11 +106,12 @@ impl EventCursor {
         Some(event)
     }
 
-    /// The next event in `view`.
+    /// The next event in `view`, if it lies at or below `limit` as a whole.
     #[inline(never)]
-    pub(crate) fn next<'a>(&'a mut self, view: PageView<'a>) -> Result<Step<'a>, SchemaError> {
+    pub(crate) fn next<'a>(&'a mut self, view: PageView<'a>, limit: u64) -> Result<Step<'a>, SchemaError> {
         if self.group.words.is_empty() {
             match view.event(self.offset, self.sequence)? {
+                EventSlot::Event(event) if event.last_sequence() > limit => return Ok(Step::Open),
                 EventSlot::Event(event) if event.first().is_first() => {
                     self.offset += event.bytes().len();
                     self.sequence = event.last_sequence() + 1;
@@ -121,11 +122,11 @@ impl EventCursor {
                 EventSlot::Event(_) | EventSlot::Part { .. } => {}
             }
         }
-        self.next_in_group(view)
+        self.next_in_group(view, limit)
     }
 
     #[cold]
-    fn next_in_group<'a>(&'a mut self, view: PageView<'a>) -> Result<Step<'a>, SchemaError> {
+    fn next_in_group<'a>(&'a mut self, view: PageView<'a>, limit: u64) -> Result<Step<'a>, SchemaError> {
         if self.group.is_done {
             self.group.clear();
         }
@@ -133,6 +134,8 @@ impl EventCursor {
             let part = match view.event(self.offset, self.sequence)? {
                 EventSlot::Open => return Ok(Step::Open),
                 EventSlot::End => return Ok(Step::End),
+                EventSlot::Event(event) if event.last_sequence() > limit => return Ok(Step::Open),
+                EventSlot::Part { record_count, .. } if self.sequence + u64::from(record_count) - 1 > limit => return Ok(Step::Open),
                 EventSlot::Event(event) => {
                     self.cut();
                     self.offset += event.bytes().len();

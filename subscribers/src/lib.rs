@@ -46,6 +46,6 @@ pub use definitions::definitions_at;
 pub use digest::StreamDigest;
 pub use error::SubscribeError;
 pub use filter::Filter;
-pub use settings::{End, Polled, Start, SubscriberCounters, SubscriberSettings, Tier, WhenLapped};
+pub use settings::{End, Polled, Start, SubscriberCounters, SubscriberSettings, Tier, Visibility, WhenLapped};
 pub use subscriber::Subscriber;
 pub use trades::{TradePrices, TradeSummary};

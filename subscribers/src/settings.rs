@@ -52,6 +52,16 @@ pub enum WhenLapped {
     Fail,
 }
 
+/// How far a subscriber looks.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Visibility {
+    /// As far as is published: what is seen survives the death of every process.
+    #[default]
+    Published,
+    /// As far as is durable: what is seen survives a power loss as well. It comes about a sync of the disk later.
+    Durable,
+}
+
 /// What came of a poll.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Polled {
@@ -104,6 +114,8 @@ pub struct SubscriberSettings {
     pub end: End,
     /// Which events.
     pub filter: Filter,
+    /// How far it looks.
+    pub visibility: Visibility,
     /// What becomes of records that left shared memory before they were read.
     pub when_lapped: WhenLapped,
     /// As the publisher's.
@@ -125,6 +137,7 @@ impl SubscriberSettings {
             start,
             end,
             filter: Filter::default(),
+            visibility: Visibility::Published,
             when_lapped: WhenLapped::Heal,
             pages_ahead: transport.pages_ahead,
             subscribers_max: transport.subscribers_max,

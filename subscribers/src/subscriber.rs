@@ -5,23 +5,24 @@
 //! page it reads there is also held live, and returns to the log when a live page is missing (it was lapped, or the writer is another).
 //!
 //! Here is the way of an event; [`pages`] finds the page that holds the position, [`lapse`] what becomes of pages that were missed, [`idle`]
-//! what to do while nothing comes, [`batch`] when the delayed tier reads.
+//! what to do while nothing comes, [`bounds`] how far a poll may read.
 
-mod batch;
+mod bounds;
 mod idle;
 mod lapse;
 mod pages;
+mod waiting;
 
+use self::waiting::Waiting;
 use crate::{
     cursor::{EventCursor, Step},
     error::SubscribeError,
     filter::Filter,
     place::{PageKey, event_start_of},
-    settings::{End, Polled, Start, SubscriberCounters, SubscriberSettings, Tier, WhenLapped},
+    settings::{End, Polled, Start, SubscriberCounters, SubscriberSettings, Tier, Visibility, WhenLapped},
 };
 use std::time::{Duration, Instant};
 use tapewire_schemas::{Body, ControlCode, EventRef, Kind};
-use tapewire_stdx::wait::Wait;
 use tapewire_storage::{Bus, LogReader, Stream};
 use tapewire_transport::{PageReader, TransportConfig, TransportError};
 
@@ -66,11 +67,19 @@ pub struct Subscriber {
     failed: Option<(u64, u64)>,
     epoch_end: Option<u64>,
     idle_polls: u32,
+    waiting: Waiting,
     checked: Instant,
     /// When to look for a page in the log again, while there is none.
     log_due: Instant,
     next_batch: Instant,
     batch_until: Option<u64>,
+    visibility: Visibility,
+    /// Nothing behind this is shown yet; the end of numbers where everything is.
+    visible_until: u64,
+    /// When the durable position was last asked of the files.
+    durable_checked: Option<Instant>,
+    /// Whether a poll may have to end before the page does.
+    is_bounded: bool,
 }
 
 impl Subscriber {
@@ -126,10 +135,15 @@ impl Subscriber {
             failed: None,
             epoch_end: None,
             idle_polls: 0,
+            waiting: Waiting::default(),
             checked: now,
             log_due: now,
             next_batch: now,
             batch_until: None,
+            visibility: settings.visibility,
+            visible_until: if settings.visibility == Visibility::Durable { 0 } else { u64::MAX },
+            durable_checked: None,
+            is_bounded: settings.visibility == Visibility::Durable || matches!(settings.tier, Tier::Delayed(_)),
         })
     }
 
@@ -156,15 +170,6 @@ impl Subscriber {
         &mut self.log
     }
 
-    /// Waits the way the tier waits; call it after [`Polled::Idle`].
-    pub fn wait(&self) {
-        match self.tier {
-            Tier::Realtime(wait) => wait.once(),
-            Tier::Delayed(_) => Wait::Sleep(self.next_batch.saturating_duration_since(Instant::now())).once(),
-            Tier::Historical => Wait::Sleep(Duration::from_millis(1)).once(),
-        }
-    }
-
     /// Delivers up to `limit` events: sequence of the first record, and the event, in place where it lies.
     ///
     /// # Errors
@@ -172,7 +177,7 @@ impl Subscriber {
     /// again from snapshots.
     #[inline]
     pub fn poll(&mut self, limit: usize, mut deliver: impl FnMut(u64, &EventRef<'_>)) -> Result<Polled, SubscribeError> {
-        if matches!(self.tier, Tier::Delayed(_)) && !self.begin_batch()? {
+        if self.is_bounded && !self.find_bounds()? {
             return Ok(Polled::Idle);
         }
         let mut left = limit;
@@ -218,7 +223,8 @@ impl Subscriber {
             (End::Seq(end), None) => end,
             (_, Some(batch)) => batch,
             (_, None) => u64::MAX,
-        };
+        }
+        .min(self.visible_until);
         let view = match self.source {
             Source::Live => self.live.as_ref().and_then(PageReader::current),
             Source::Log => self.log.page(),
@@ -232,12 +238,11 @@ impl Subscriber {
                 break Ok(PageRead::Limit);
             }
             if self.cursor.sequence > stop_at && !self.cursor.is_in_group() {
-                let is_batch = self.batch_until.is_some_and(|batch| self.cursor.sequence > batch);
-                break Ok(if is_batch { PageRead::Open } else { PageRead::Ended });
+                break Ok(if self.is_at_end() { PageRead::Ended } else { PageRead::Open });
             }
             let event = match self.cursor.next_whole(view) {
                 Some(event) => event,
-                None => match self.cursor.next(view) {
+                None => match self.cursor.next(view, self.visible_until) {
                     Ok(Step::Event(event)) => event,
                     Ok(Step::Open) => break Ok(PageRead::Open),
                     Ok(Step::End) => break Ok(PageRead::End),

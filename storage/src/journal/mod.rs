@@ -6,7 +6,8 @@
 //!     16  bus_id u128                          384  seq_stored u64                         (tail)
 //!     32  boot_id u128                         512  state u64: 1 open, 2 closed, 3 failed, 4 salvaged
 //!     48  page_count u32 | page_bytes u32
-//!     56  writer pid u64                      4096  page_count pages; page i lies in slot i mod page_count
+//!     56  writer pid u64                       640  published_wakes u32 | durable_wakes u32     (see `wake`)
+//!                                             4096  page_count pages; page i lies in slot i mod page_count
 //! ```
 //!
 //! Three threads of the writer share it, each with a handle of its own: [`JournalOpener`] formats pages ahead, the sequencer appends
@@ -14,8 +15,10 @@
 //! page is complete and durable. Readers in other processes copy (`reader`).
 
 mod reader;
+mod wake;
 
 pub(crate) use reader::{JournalCopy, JournalReader};
+pub use wake::{Signal, SignalMark};
 
 use crate::{
     bus::{Stream, boot_id},
@@ -386,11 +389,13 @@ impl JournalShared {
 pub struct JournalOpener {
     shared: Arc<JournalShared>,
     next_page: u64,
+    /// What sleepers were woken for last.
+    woken: [u64; 2],
 }
 
 impl JournalOpener {
     pub(crate) fn new(shared: Arc<JournalShared>) -> Self {
-        Self { shared, next_page: 0 }
+        Self { shared, next_page: 0, woken: [0; 2] }
     }
 
     /// Tells readers in other processes how far the sequencer is; call it every millisecond or so.

@@ -114,7 +114,7 @@ impl LogReader {
     }
 
     /// The journal, while it may hold what the files do not.
-    fn live_journal(&self) -> Option<&JournalReader> {
+    pub(crate) fn live_journal(&self) -> Option<&JournalReader> {
         self.journal.as_ref().filter(|journal| journal.is_live())
     }
 

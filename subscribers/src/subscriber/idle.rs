@@ -3,7 +3,7 @@
 use super::{Source, Subscriber};
 use crate::{
     error::SubscribeError,
-    settings::{End, Polled},
+    settings::{End, Polled, Visibility},
 };
 use std::time::{Duration, Instant};
 use tapewire_transport::PageReader;
@@ -46,7 +46,10 @@ impl Subscriber {
         if now.duration_since(since) < GROUP_WAIT_MAX {
             return Ok(false);
         }
-        let is_there = self.log.head()? >= end;
+        let is_there = match self.visibility {
+            Visibility::Published => self.log.head()? >= end,
+            Visibility::Durable => self.visible_until >= end,
+        };
         self.idle_since = Some((now, is_there));
         if !(is_there && was_there) {
             return Ok(false);

@@ -25,7 +25,7 @@ impl Subscriber {
             Source::Live => self.check_idle(),
             Source::Nowhere => Ok(false),
             Source::Log => {
-                if self.batch_until.is_some_and(|until| self.cursor.sequence > until) {
+                if self.cursor.sequence > self.visible_until.min(self.batch_until.unwrap_or(u64::MAX)) {
                     return Ok(false);
                 }
                 match self.log.refresh()? {

@@ -28,7 +28,7 @@ fn subscriber(bus: &Bus, when_lapped: WhenLapped) -> Subscriber {
 }
 
 /// Reads to `last`: gaps, and how many sequences were seen. Nothing is seen twice, and nothing is missing but the gaps.
-fn drain(subscriber: &mut Subscriber, last: u64) -> Result<(Vec<(u64, u64)>, u64), SubscribeError> {
+fn drain(subscriber: &mut Subscriber, last: u64) -> Outcome {
     let (mut gaps, mut seen, mut next, from) = (Vec::new(), 0, subscriber.position(), Instant::now());
     while next <= last {
         let polled = subscriber.poll(4096, |first, event| {
@@ -51,11 +51,11 @@ fn drain(subscriber: &mut Subscriber, last: u64) -> Result<(Vec<(u64, u64)>, u64
     Ok((gaps, seen))
 }
 
+/// Gaps, and how many sequences were seen; or what ended the subscriber.
+type Outcome = Result<(Vec<(u64, u64)>, u64), SubscribeError>;
+
 /// A subscriber that is live, then does nothing while `publish` goes on, then reads to the end.
-fn lapse(
-    when_lapped: WhenLapped,
-    publish: impl Fn(&mut Publisher),
-) -> (Result<(Vec<(u64, u64)>, u64), SubscribeError>, SubscriberCounters, u64) {
+fn lapse(when_lapped: WhenLapped, publish: impl Fn(&mut Publisher)) -> (Outcome, SubscriberCounters, u64) {
     let (_directory, bus) = bus();
     let mut publisher = publisher(&bus);
     let mut subscriber = subscriber(&bus, when_lapped);

@@ -3,7 +3,9 @@
 #![allow(clippy::unwrap_used, clippy::print_stdout, reason = "tests fail loudly and say what they skip")]
 
 mod accounts;
+mod durable;
 mod ends;
 mod lapse;
 mod market;
 mod tiers;
+mod waits;
