@@ -2,6 +2,7 @@
 
 use crate::{
     args::{FilterArguments, ReadArguments, WrongArgument, check_core},
+    console,
     signals::StopFlag,
 };
 use std::time::{Duration, Instant};
@@ -38,6 +39,8 @@ fn try_open(arguments: &ReadArguments, wanted: &FilterArguments) -> anyhow::Resu
     let settings = SubscriberSettings {
         stream_name: arguments.stream.clone(),
         filter: filter(wanted, &registry)?,
+        when_lapped: arguments.when_lapped(),
+        visibility: arguments.visibility(),
         ..SubscriberSettings::new(arguments.tier(), arguments.from.0, arguments.until.0)
     };
     let subscriber = Subscriber::open(&bus, &settings)?;
@@ -81,7 +84,14 @@ pub fn run(
     mut between: impl FnMut(&mut Subscriber) -> anyhow::Result<bool>,
 ) -> anyhow::Result<()> {
     while !stop.is_raised() {
-        let polled = subscriber.poll(POLL_EVENTS, &mut deliver)?;
+        let polled = match subscriber.poll(POLL_EVENTS, &mut deliver) {
+            // Chosen with --when-lapped skip, or nothing can be done: it is said, and counted.
+            Err(gap @ SubscribeError::Gap { .. }) => {
+                console::note(format_args!("{gap}"));
+                Polled::More
+            }
+            polled => polled?,
+        };
         if !between(subscriber)? || polled == Polled::Ended {
             break;
         }

@@ -72,7 +72,8 @@ pub fn run(arguments: &SubscribeArguments) -> anyhow::Result<Outcome> {
         let last_sequence = subscriber.position() - 1;
         let line = json!({
             "events": count_cell.get(), "last_sequence": last_sequence, "seconds": started.elapsed().as_secs_f64(),
-            "events_live": counters.events_live, "lapped": counters.lapped, "groups_cut": counters.groups_cut,
+            "events_live": counters.events_live, "lapped": counters.lapped, "healed": counters.healed,
+            "skips": counters.skips, "sequences_skipped": counters.sequences_skipped, "groups_cut": counters.groups_cut,
         });
         drop(out);
         console::result(line)?;

@@ -85,7 +85,7 @@ pub struct SubscriberCounters {
     /// First and last sequence of the latest such gap, both 0 before the first: at least these came from the log, or exactly these were
     /// skipped.
     pub last_gap: (u64, u64),
-    /// Times that everything which was missed had been read from the log and shared memory was reached again.
+    /// Times that everything which was missed had been read from the log, back to shared memory or to the end.
     pub healed: u64,
     /// Records read from the log on these ways back.
     pub records_healed: u64,

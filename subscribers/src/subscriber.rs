@@ -184,7 +184,7 @@ impl Subscriber {
         let mut pages_left = POLL_PAGES_MAX;
         while left > 0 && pages_left > 0 {
             if self.is_at_end() {
-                return Ok(Polled::Ended);
+                return Ok(self.ended());
             }
             let read = self.read_page(&mut left, &mut deliver);
             let goes_on = match read {

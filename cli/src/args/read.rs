@@ -5,7 +5,7 @@ use clap::{Args, ValueEnum};
 use std::{path::PathBuf, str::FromStr, time::Duration};
 use tapewire_schemas::Kind;
 use tapewire_stdx::wait::Wait;
-use tapewire_subscribers::{End, Start, Tier};
+use tapewire_subscribers::{End, Start, Tier, Visibility, WhenLapped};
 
 #[derive(Debug, Args)]
 pub struct ReadArguments {
@@ -24,9 +24,17 @@ pub struct ReadArguments {
     /// head (what is published now), seq:N, closed (the writer has ended the stream) or never.
     #[arg(long, default_value = "never")]
     pub until: EndArgument,
-    /// How the realtime tier waits.
+    /// How the realtime tier waits: spin burns the core, spin-yield does so for a while and then gives it away between looks, block sleeps
+    /// until the publisher's process wakes it.
     #[arg(long, value_enum, default_value = "yield")]
     pub wait_by: WaitName,
+    /// What becomes of records that left shared memory before they were read: heal reads them in the log, skip reports a gap and goes on,
+    /// fail ends.
+    #[arg(long, value_enum, default_value = "heal")]
+    pub when_lapped: WhenLappedName,
+    /// Show nothing before it is durable.
+    #[arg(long)]
+    pub durable_only: bool,
     /// Milliseconds between two batches of the delayed tier.
     #[arg(long, default_value_t = 100)]
     pub batch_ms: u64,
@@ -83,8 +91,17 @@ pub enum TierName {
 #[derive(Clone, Copy, Debug, ValueEnum)]
 pub enum WaitName {
     Spin,
+    SpinYield,
     Yield,
     Sleep,
+    Block,
+}
+
+#[derive(Clone, Copy, Debug, ValueEnum)]
+pub enum WhenLappedName {
+    Heal,
+    Skip,
+    Fail,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
@@ -142,13 +159,30 @@ impl FromStr for KindArgument {
     }
 }
 
+/// Looks in vain before `--wait-by spin-yield` gives the core away: some tens of microseconds.
+const SPINS: u32 = 1000;
+
 impl ReadArguments {
+    pub fn when_lapped(&self) -> WhenLapped {
+        match self.when_lapped {
+            WhenLappedName::Heal => WhenLapped::Heal,
+            WhenLappedName::Skip => WhenLapped::Skip,
+            WhenLappedName::Fail => WhenLapped::Fail,
+        }
+    }
+
+    pub fn visibility(&self) -> Visibility {
+        if self.durable_only { Visibility::Durable } else { Visibility::Published }
+    }
+
     pub fn tier(&self) -> Tier {
         match self.tier {
             TierName::Realtime => Tier::Realtime(match self.wait_by {
                 WaitName::Spin => Wait::Spin,
+                WaitName::SpinYield => Wait::SpinThenYield(SPINS),
                 WaitName::Yield => Wait::Yield,
                 WaitName::Sleep => Wait::Sleep(Duration::from_micros(200)),
+                WaitName::Block => Wait::Block(Duration::from_millis(20)),
             }),
             TierName::Delayed => Tier::Delayed(Duration::from_millis(self.batch_ms.max(1))),
             TierName::Historical => Tier::Historical,

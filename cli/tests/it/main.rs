@@ -14,6 +14,7 @@ mod fail_points;
 mod full;
 mod input;
 mod kill;
+mod lapse;
 mod market;
 mod outputs;
 mod process;

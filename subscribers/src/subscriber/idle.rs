@@ -29,7 +29,14 @@ impl Subscriber {
             End::Seq(end) => self.is_at_end() || self.is_cut_at(end)?,
             End::Head | End::Never => false,
         };
-        Ok(if is_over { Polled::Ended } else { Polled::Idle })
+        Ok(if is_over { self.ended() } else { Polled::Idle })
+    }
+
+    /// The end is reached, and with it whatever was being made up for.
+    #[cold]
+    pub(super) fn ended(&mut self) -> Polled {
+        self.note_healed();
+        Polled::Ended
     }
 
     /// Whether the writer has ended the stream here, in good order or by recovery. A stream that was over before our start is waited for.

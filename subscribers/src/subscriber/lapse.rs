@@ -46,13 +46,23 @@ impl Subscriber {
         Ok(())
     }
 
-    /// In shared memory (again); after a lapse, everything that was missed has been read from the log.
+    /// In shared memory (again).
     pub(super) fn note_joined(&mut self) {
         self.counters.joined += 1;
+        self.note_healed();
+    }
+
+    /// After a lapse, everything that was missed has been read from the log.
+    pub(super) fn note_healed(&mut self) {
         if let Some(from) = self.lapsed_at.take() {
             self.counters.healed += 1;
             self.counters.records_healed += self.cursor.sequence - from;
-            tracing::info!(stream = self.stream.name(), from, to = self.cursor.sequence, "healed: back in shared memory");
+            tracing::info!(
+                stream = self.stream.name(),
+                from,
+                to = self.cursor.sequence,
+                "healed: everything that was missed came from the log"
+            );
         }
     }
 
