@@ -4,7 +4,7 @@
 //! happen now and then and cost the sequencer nothing: telling readers how far the journal is, waking those that sleep, connecting late
 //! subscribers, clearing away what dead ones left.
 
-use crate::error::PublishError;
+use crate::{error::PublishError, sequencer::SequencerCounters};
 use crossbeam_queue::ArrayQueue;
 use std::{
     sync::{
@@ -15,14 +15,16 @@ use std::{
     thread::JoinHandle,
     time::{Duration, Instant},
 };
-use tapewire_stdx::wait::Wait;
-use tapewire_storage::{JournalOpener, JournalPage};
+use tapewire_stdx::{clock::Clock, wait::Wait};
+use tapewire_storage::{Bus, Cell, JournalOpener, JournalPage, PublisherNumbers, sweep_cells};
 use tapewire_transport::{PageSender, TransportConfig, TransportError, TransportPage};
 
 /// Somebody who was woken so shortly ago will sleep again: until then the next look comes as soon as the interval of waking allows.
 const SLEEPER_MEMORY: Duration = Duration::from_secs(1);
 /// A late subscriber is connected within this.
 const REFRESH_INTERVAL: Duration = Duration::from_millis(5);
+/// The numbers that everyone can see are at most this old.
+const TELL_INTERVAL: Duration = Duration::from_millis(5);
 /// What dead processes left is cleared this often.
 const CLEAN_UP_INTERVAL: Duration = Duration::from_secs(1);
 /// Shortest and longest pause between two looks. The pages ahead outlast the longest at full speed.
@@ -44,6 +46,10 @@ pub(crate) struct OpenerShared {
     stop: AtomicBool,
     ended: AtomicBool,
     subscriber_count: AtomicU64,
+    /// Of the sequencer, which stores them when it turns a page or waits.
+    pages: AtomicU64,
+    stalls: AtomicU64,
+    refused: AtomicU64,
     failure: Mutex<Option<PublishError>>,
 }
 
@@ -56,6 +62,14 @@ impl OpenerShared {
 
     pub(crate) fn take_failure(&self) -> Option<PublishError> {
         self.failure.lock().ok().and_then(|mut failure| failure.take())
+    }
+
+    /// The sequencer's numbers, for everyone to see.
+    pub(crate) fn tell(&self, counters: &SequencerCounters) {
+        for (cell, number) in [(&self.pages, counters.pages), (&self.stalls, counters.stalls), (&self.refused, counters.refused)] {
+            // SYNC: a number for display; orders nothing.
+            cell.store(number, Ordering::Relaxed);
+        }
     }
 
     pub(crate) fn subscriber_count(&self) -> u64 {
@@ -82,32 +96,23 @@ pub(crate) struct Opener {
 }
 
 impl Opener {
-    /// Starts the thread; returns once the shared memory exists and the first pages are ready. Readers that sleep are woken once per
-    /// `wake_interval` at most.
-    pub(crate) fn start(
-        config: TransportConfig,
-        epoch: u32,
-        journal: Option<JournalOpener>,
-        wake_interval: Duration,
-    ) -> Result<Self, PublishError> {
+    /// Starts the thread; returns once the shared memory exists and the first pages are ready.
+    pub(crate) fn start(parts: OpenerParts) -> Result<Self, PublishError> {
         let shared = Arc::new(OpenerShared {
-            ready: ArrayQueue::new(config.pages_ahead as usize),
+            ready: ArrayQueue::new(parts.config.pages_ahead as usize),
             stop: AtomicBool::new(false),
             ended: AtomicBool::new(false),
             subscriber_count: AtomicU64::new(0),
+            pages: AtomicU64::new(1),
+            stalls: AtomicU64::new(0),
+            refused: AtomicU64::new(0),
             failure: Mutex::new(None),
         });
         let (started, start) = sync_channel(1);
         let for_thread = Arc::clone(&shared);
         let thread = std::thread::Builder::new()
             .name("tw-opener".into())
-            .spawn(move || {
-                let create = || {
-                    let sender = PageSender::create(&config, epoch)?;
-                    Ok(Worker { sender, journal, waiting: None, next_page: 0, wake_interval, shared: Arc::clone(&for_thread) })
-                };
-                run(create, &for_thread, &started);
-            })
+            .spawn(move || run(parts, for_thread, &started))
             .map_err(|error| PublishError::Thread { name: "tw-opener", reason: error.to_string() })?;
         let opener = Self { shared, thread: Some(thread) };
         match start.recv() {
@@ -141,13 +146,13 @@ impl Drop for Opener {
     }
 }
 
-fn run(create: impl FnOnce() -> Result<Worker, PublishError>, shared: &Arc<OpenerShared>, started: &SyncSender<Result<(), PublishError>>) {
-    let _end = EndMark(Arc::clone(shared));
-    let mut worker = match create() {
-        Ok(worker) => worker,
+fn run(parts: OpenerParts, shared: Arc<OpenerShared>, started: &SyncSender<Result<(), PublishError>>) {
+    let _end = EndMark(Arc::clone(&shared));
+    let mut worker = match PageSender::create(&parts.config, parts.epoch) {
+        Ok(sender) => Worker { sender, parts, waiting: None, next_page: 0, woken: 0, clock: Clock::new(), shared },
         Err(error) => {
             // The one who starts us waits for exactly this.
-            started.send(Err(error)).unwrap_or_else(|_| tracing::error!("nobody waits for the opener"));
+            started.send(Err(error.into())).unwrap_or_else(|_| tracing::error!("nobody waits for the opener"));
             return;
         }
     };
@@ -166,30 +171,49 @@ fn run(create: impl FnOnce() -> Result<Worker, PublishError>, shared: &Arc<Opene
     while worker.shared.ready.pop().is_some() {}
 }
 
+/// What a new opener needs.
+pub(crate) struct OpenerParts {
+    pub(crate) config: TransportConfig,
+    pub(crate) epoch: u32,
+    pub(crate) journal: Option<JournalOpener>,
+    /// Readers that sleep are woken once in so long at most.
+    pub(crate) wake_interval: Duration,
+    pub(crate) bus: Bus,
+    /// Where everyone can see how the publisher is.
+    pub(crate) cell: Option<Cell>,
+}
+
 struct Worker {
     sender: PageSender,
-    journal: Option<JournalOpener>,
+    parts: OpenerParts,
     /// A journal page whose partner could not be opened yet.
     waiting: Option<JournalPage>,
     next_page: u64,
-    wake_interval: Duration,
+    /// Sleeping readers woken so far.
+    woken: u64,
+    clock: Clock,
     shared: Arc<OpenerShared>,
 }
 
 impl Worker {
     fn work(&mut self) -> Result<(), PublishError> {
         let now = Instant::now();
-        let (mut wake, mut refresh, mut clean_up) = (now, now, now);
+        let (mut wake, mut refresh, mut tell, mut clean_up) = (now, now, now, now);
         let (mut pause, mut last_sleeper) = (PAUSE_MAX, None);
         // SYNC: pairs with the release store in `Opener::stop`.
         while !self.shared.stop.load(Ordering::Acquire) {
             let opened = self.open_ahead()?;
             let now = Instant::now();
-            if let Some(journal) = &mut self.journal {
+            if let Some(journal) = &mut self.parts.journal {
                 journal.refresh();
-                if is_due(&mut wake, now, self.wake_interval) && journal.wake() > 0 {
-                    last_sleeper = Some(now);
+                if is_due(&mut wake, now, self.parts.wake_interval) {
+                    let woken = journal.wake();
+                    self.woken += woken as u64;
+                    last_sleeper = if woken > 0 { Some(now) } else { last_sleeper };
                 }
+            }
+            if is_due(&mut tell, now, TELL_INTERVAL) {
+                self.tell();
             }
             if is_due(&mut refresh, now, REFRESH_INTERVAL) {
                 match self.sender.refresh() {
@@ -202,6 +226,9 @@ impl Worker {
             }
             if is_due(&mut clean_up, now, CLEAN_UP_INTERVAL) {
                 self.sender.clean_up();
+                if let Err(error) = sweep_cells(&self.parts.bus) {
+                    tracing::warn!(%error, "cells of dead processes stay");
+                }
             }
             // The busier the sequencer, the sooner the next look.
             pause = match opened {
@@ -210,16 +237,35 @@ impl Worker {
                 _ => (pause / 2).max(PAUSE_MIN),
             };
             let has_sleepers = last_sleeper.is_some_and(|at| now.duration_since(at) < SLEEPER_MEMORY);
-            Wait::Sleep(if has_sleepers { pause.min(self.wake_interval) } else { pause }).once();
+            Wait::Sleep(if has_sleepers { pause.min(self.parts.wake_interval) } else { pause }).once();
         }
         Ok(())
+    }
+
+    /// Says how the publisher is, where everyone can see it.
+    fn tell(&self) {
+        let Some(cell) = &self.parts.cell else { return };
+        let (seq_published, seq_durable) = self.parts.journal.as_ref().map_or((0, 0), JournalOpener::positions);
+        // SYNC: numbers for display; they order nothing.
+        let number = |cell: &AtomicU64| cell.load(Ordering::Relaxed);
+        cell.tell_publisher(&PublisherNumbers {
+            updated_ns: self.clock.now_ns(),
+            seq_published,
+            seq_durable,
+            pages: number(&self.shared.pages),
+            pages_ready: self.shared.ready.len() as u64,
+            stalls: number(&self.shared.stalls),
+            refused: number(&self.shared.refused),
+            subscribers: number(&self.shared.subscriber_count),
+            woken: self.woken,
+        });
     }
 
     /// Opens as many pages as may be open; how many that were.
     fn open_ahead(&mut self) -> Result<u32, PublishError> {
         let mut opened = 0;
         while !self.shared.ready.is_full() {
-            if let Some(journal) = &mut self.journal
+            if let Some(journal) = &mut self.parts.journal
                 && self.waiting.is_none()
             {
                 self.waiting = journal.prepare();

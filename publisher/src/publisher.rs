@@ -2,13 +2,13 @@
 
 use crate::{
     error::{PublishError, Refused},
-    opener::Opener,
+    opener::{Opener, OpenerParts},
     sequencer::{Sequencer, SequencerCounters, SequencerParts},
 };
 use std::time::Duration;
 use tapewire_schemas::{Control, ControlCode, Event, Payload, Scale, Stamp};
 use tapewire_stdx::clock::{Clock, ticks_per_ns};
-use tapewire_storage::{AccountDefinition, Bus, Definition, StreamWriter, Tail, WalSettings, WalStatus};
+use tapewire_storage::{AccountDefinition, Bus, Cell, CellRole, Definition, StreamWriter, Tail, WalSettings, WalStatus};
 use tapewire_transport::TransportConfig;
 
 /// Least and most of the interval in which readers are woken.
@@ -90,7 +90,10 @@ impl Publisher {
             lag_pages_max: settings.lag_pages_max,
             ..TransportConfig::new(bus.id(), &settings.stream_name, writer.stream().id())
         };
-        let opener = Opener::start(config, writer.epoch(), writer.opener(), wake_interval)?;
+        let cell = Cell::create(writer.stream(), CellRole::Publisher { epoch: writer.epoch() });
+        let cell = cell.inspect_err(|error| tracing::warn!(%error, "nobody will see how this publisher is")).ok();
+        let (epoch, journal, bus) = (writer.epoch(), writer.opener(), bus.clone());
+        let opener = Opener::start(OpenerParts { config, epoch, journal, wake_interval, bus, cell })?;
         let ticks_per_ns = ticks_per_ns(Duration::from_millis(5));
         let sequencer = Sequencer::new(SequencerParts {
             first_sequence: writer.tail().last_sequence + 1,

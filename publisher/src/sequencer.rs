@@ -168,6 +168,7 @@ impl Sequencer {
         pass(FailPoint::PageTurn);
         self.page_index += 1;
         self.counters.pages += 1;
+        self.opener.tell(&self.counters);
         self.offset = RECORDS_OFFSET;
         self.record_count = 0;
         Ok(())
@@ -191,6 +192,7 @@ impl Sequencer {
             return Ok(());
         }
         self.counters.stalls += 1;
+        self.opener.tell(&self.counters);
         let from = ticks();
         while self.opener.ready.len() < count {
             if self.opener.is_ended() || self.status.as_ref().is_some_and(WalStatus::is_failed) {
@@ -198,6 +200,7 @@ impl Sequencer {
             }
             if ticks().wrapping_sub(from) > self.page_wait_ticks_max {
                 self.counters.refused += 1;
+                self.opener.tell(&self.counters);
                 return Err(Refused::Full);
             }
             std::hint::spin_loop();

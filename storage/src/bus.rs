@@ -9,6 +9,7 @@
 //! BUS/<stream>/wal_{sequence:020}.log  segments
 //! BUS/<stream>/spare_*.tmp             segments allocated ahead
 //! /dev/shm/tapewire-<bus id>/<stream>.<epoch>.journal
+//! /dev/shm/tapewire-<bus id>/<stream>.<pid>.<random>.cell   how a publisher or subscriber is (see `cell`)
 //! ```
 
 use crate::{
@@ -110,6 +111,10 @@ impl Bus {
         self.disk.as_ref()
     }
 
+    pub(crate) fn shared_disk(&self) -> Arc<dyn Disk> {
+        Arc::clone(&self.disk)
+    }
+
     /// Directory of memory files.
     #[must_use]
     pub fn memory_directory(&self) -> PathBuf {
@@ -198,7 +203,7 @@ pub struct EpochState {
     pub closed_at: Option<u64>,
 }
 
-fn random_id(disk: &dyn Disk) -> Result<u128> {
+pub(crate) fn random_id(disk: &dyn Disk) -> Result<u128> {
     let path = Path::new("/dev/urandom");
     let source = disk.open(path, Access::Read).map_err(StorageError::io("open", path))?;
     let mut bytes = [0; 16];

@@ -48,6 +48,7 @@
 //! ```
 
 mod bus;
+mod cell;
 mod disk;
 mod error;
 mod journal;
@@ -59,6 +60,9 @@ mod wal;
 mod writer;
 
 pub use bus::{Bus, EpochState, Stream};
+pub use cell::{
+    CELL_BYTES, Cell, CellIdentity, CellNumbers, CellReport, CellRole, PublisherNumbers, SubscriberNumbers, list_cells, sweep_cells,
+};
 pub use disk::{Access, DIRECT_ALIGNMENT, Disk, DiskFile, RealDisk};
 pub use error::StorageError;
 pub use journal::{JournalOpener, JournalPage, JournalProgress, Signal, SignalMark};

@@ -30,7 +30,7 @@ pub fn definitions_at(bus: &Bus, stream_name: &str, sequence: u64) -> Result<Reg
         filter: Filter::default().with_kinds(&[]),
         ..SubscriberSettings::new(Tier::Historical, Start::Seq(from), End::Seq(sequence - 1))
     };
-    let mut subscriber = Subscriber::open(bus, &settings)?;
+    let mut subscriber = Subscriber::open_silently(bus, &settings)?;
     while subscriber.poll(POLL_EVENTS, |_, event| registry.apply(&event.first()))? == Polled::More {}
     Ok(registry)
 }

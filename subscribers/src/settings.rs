@@ -16,6 +16,18 @@ pub enum Tier {
     Historical,
 }
 
+impl Tier {
+    /// Its number in files and memory: 1 realtime, 2 delayed, 3 historical.
+    #[must_use]
+    pub fn code(self) -> u32 {
+        match self {
+            Self::Realtime(_) => 1,
+            Self::Delayed(_) => 2,
+            Self::Historical => 3,
+        }
+    }
+}
+
 /// Where to begin.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Start {

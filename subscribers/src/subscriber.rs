@@ -5,15 +5,17 @@
 //! page it reads there is also held live, and returns to the log when a live page is missing (it was lapped, or the writer is another).
 //!
 //! Here is the way of an event; [`pages`] finds the page that holds the position, [`lapse`] what becomes of pages that were missed, [`idle`]
-//! what to do while nothing comes, [`bounds`] how far a poll may read.
+//! what to do while nothing comes, [`bounds`] how far a poll may read, [`telling`] how everyone sees this
+//! subscriber.
 
 mod bounds;
 mod idle;
 mod lapse;
 mod pages;
+mod telling;
 mod waiting;
 
-use self::waiting::Waiting;
+use self::{telling::Telling, waiting::Waiting};
 use crate::{
     cursor::{EventCursor, Step},
     error::SubscribeError,
@@ -29,9 +31,9 @@ use tapewire_transport::{PageReader, TransportConfig, TransportError};
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Source {
     /// Looking for the page that holds the position.
-    Nowhere,
-    Live,
-    Log,
+    Nowhere = 0,
+    Live = 1,
+    Log = 2,
 }
 
 /// The shortest batches of the delayed tier.
@@ -68,6 +70,7 @@ pub struct Subscriber {
     epoch_end: Option<u64>,
     idle_polls: u32,
     waiting: Waiting,
+    telling: Telling,
     checked: Instant,
     /// When to look for a page in the log again, while there is none.
     log_due: Instant,
@@ -89,6 +92,17 @@ impl Subscriber {
     /// [`SubscribeError::Storage`] where the stream does not exist or the start is no longer kept, [`SubscribeError::Transport`] where
     /// shared memory cannot be joined.
     pub fn open(bus: &Bus, settings: &SubscriberSettings) -> Result<Self, SubscribeError> {
+        let mut subscriber = Self::open_silently(bus, settings)?;
+        // Where a stream is read from its files alone, nobody looks for its readers in memory.
+        if settings.tier != Tier::Historical || subscriber.log.writer_pid().is_some() {
+            subscriber.telling = Telling::new(&subscriber.stream, settings.tier);
+            subscriber.tell();
+        }
+        Ok(subscriber)
+    }
+
+    /// Subscribes without telling anyone.
+    pub(crate) fn open_silently(bus: &Bus, settings: &SubscriberSettings) -> Result<Self, SubscribeError> {
         if let Tier::Delayed(interval) = settings.tier
             && interval < BATCH_INTERVAL_MIN
         {
@@ -136,6 +150,7 @@ impl Subscriber {
             epoch_end: None,
             idle_polls: 0,
             waiting: Waiting::default(),
+            telling: Telling::silent(),
             checked: now,
             log_due: now,
             next_batch: now,
@@ -267,6 +282,9 @@ impl Subscriber {
             self.idle_since = None;
             self.counters.events += event_count;
             self.counters.events_live += if self.source == Source::Live { event_count } else { 0 };
+            if self.telling.is_due() {
+                self.tell();
+            }
         }
         read
     }

@@ -61,6 +61,12 @@ impl JournalOpener {
         self.woken = positions;
         count
     }
+
+    /// Everything up to the first is published, as of the last refresh; everything up to the second survives a power loss.
+    #[must_use]
+    pub fn positions(&self) -> (u64, u64) {
+        (self.shared.map.seq_published(), self.shared.map.seq_durable())
+    }
 }
 
 impl LogReader {

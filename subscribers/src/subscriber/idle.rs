@@ -20,6 +20,9 @@ const GROUP_WAIT_MAX: Duration = Duration::from_secs(1);
 impl Subscriber {
     #[cold]
     pub(super) fn idle(&mut self) -> Result<Polled, SubscribeError> {
+        if self.telling.is_due() {
+            self.tell();
+        }
         if self.batch_until.is_some_and(|until| self.cursor.sequence > until) {
             self.batch_until = None;
             self.counters.batches += 1;
@@ -36,6 +39,7 @@ impl Subscriber {
     #[cold]
     pub(super) fn ended(&mut self) -> Polled {
         self.note_healed();
+        self.tell();
         Polled::Ended
     }
 
