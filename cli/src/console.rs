@@ -2,10 +2,12 @@
 //!
 //! A line is written at once, so that a write that fails leaves no half of it behind for the next one.
 
+use crate::args::ReportFormat;
 use anyhow::Context as _;
+use serde_json::Value;
 use std::{
-    fmt::Display,
-    io::{ErrorKind, Write},
+    fmt::{Display, Write as _},
+    io::{ErrorKind, IsTerminal as _, Write},
 };
 
 /// Writes what a command was run for as a line of stdout.
@@ -17,6 +19,59 @@ pub fn result(line: impl Display) -> anyhow::Result<()> {
         // Whoever read our output has enough.
         Err(error) if error.kind() == ErrorKind::BrokenPipe => Ok(()),
         written => written.context(STDOUT_FAILED),
+    }
+}
+
+/// Writes what came of a command: one JSON object as the last line of stdout, or lines for people, which is what a terminal gets unless asked
+/// otherwise.
+///
+/// # Errors
+/// As [`result`].
+pub fn report(value: &Value, format: Option<ReportFormat>) -> anyhow::Result<()> {
+    if is_text(format) { result(text_of(value).trim_end()) } else { result(value) }
+}
+
+/// Whether people read the result.
+pub fn is_text(format: Option<ReportFormat>) -> bool {
+    format.map_or_else(|| std::io::stdout().is_terminal(), |format| format == ReportFormat::Text)
+}
+
+/// A value as lines of `name: value`, what is inside of something indented.
+fn text_of(value: &Value) -> String {
+    let mut text = String::new();
+    write_text(value, 0, &mut text);
+    text
+}
+
+fn write_text(value: &Value, depth: usize, text: &mut String) {
+    let members: Vec<(String, &Value)> = match value {
+        Value::Object(members) => members.iter().map(|(name, value)| (format!("{}:", name.replace('_', " ")), value)).collect(),
+        Value::Array(values) => values.iter().map(|value| ("-".to_owned(), value)).collect(),
+        _ => return,
+    };
+    for (name, value) in members {
+        let indent = "  ".repeat(depth);
+        let written = match value {
+            Value::Object(inner) if !inner.is_empty() => writeln!(text, "{indent}{name}"),
+            Value::Array(inner) if inner.iter().any(|it| it.is_object() || it.is_array()) => writeln!(text, "{indent}{name}"),
+            _ => {
+                writeln!(text, "{indent}{name} {}", scalar(value)).expect("writing to a string cannot fail");
+                continue;
+            }
+        };
+        written.expect("writing to a string cannot fail");
+        write_text(value, depth + 1, text);
+    }
+}
+
+fn scalar(value: &Value) -> String {
+    match value {
+        Value::Null => "none".to_owned(),
+        Value::String(text) => text.clone(),
+        Value::Array(values) if values.is_empty() => "none".to_owned(),
+        Value::Array(values) => values.iter().map(scalar).collect::<Vec<_>>().join(", "),
+        Value::Object(_) => "none".to_owned(),
+        other => other.to_string(),
     }
 }
 
@@ -65,6 +120,15 @@ mod tests {
     #[error("cannot read x: {source}")]
     struct Outer {
         source: std::io::Error,
+    }
+
+    #[test]
+    fn people_read_lines() {
+        let value = serde_json::json!({
+            "pages": 3, "cut_group": null, "left_out": {}, "gap": [1, 2], "kinds": { "trade": 5 }, "segments": [{ "file": "a" }],
+        });
+        let expected = "cut group: none\ngap: 1, 2\nkinds:\n  trade: 5\nleft out: none\npages: 3\nsegments:\n  -\n    file: a\n";
+        assert_eq!(text_of(&value), expected);
     }
 
     #[test]

@@ -10,6 +10,7 @@ mod digest;
 mod follow;
 mod output;
 mod publish;
+mod replay;
 mod report;
 mod signals;
 mod subscribe;
@@ -44,6 +45,7 @@ fn main() -> ExitCode {
         Command::Publish(settings) => publish::run(&settings),
         Command::Subscribe(settings) => subscribe::run(&settings),
         Command::Digest(settings) => digest::run(&settings),
+        Command::Replay(settings) => replay::run(&settings),
         Command::Verify(settings) => verify::run_verify(&settings),
         Command::Recover(settings) => verify::run_recover(&settings),
     };

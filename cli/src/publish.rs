@@ -64,15 +64,18 @@ pub fn run(arguments: &PublishArguments) -> anyhow::Result<Outcome> {
     let Published { event_count, left_out } = outcome?;
     let last_sequence = last_sequence?;
     let met = feed.counters();
-    console::result(json!({
-        "events": event_count, "epoch": epoch, "first_sequence": first_sequence, "last_sequence": last_sequence,
-        "seconds": seconds, "records": counters.records, "pages": counters.pages, "stalls": counters.stalls,
-        "salvaged": recovered.salvaged_count, "torn_pages": recovered.torn_pages, "left_out": left_out,
-        "feed": {
-            "skipped": met.skipped, "superseded": met.superseded, "unjoined": met.unjoined, "checksums": met.checksums,
-            "gaps": met.gaps, "disconnects": met.disconnects,
-        },
-    }))?;
+    console::report(
+        &json!({
+            "events": event_count, "epoch": epoch, "first_sequence": first_sequence, "last_sequence": last_sequence,
+            "seconds": seconds, "records": counters.records, "pages": counters.pages, "stalls": counters.stalls,
+            "salvaged": recovered.salvaged_count, "torn_pages": recovered.torn_pages, "left_out": left_out,
+            "feed": {
+                "skipped": met.skipped, "superseded": met.superseded, "unjoined": met.unjoined, "checksums": met.checksums,
+                "gaps": met.gaps, "disconnects": met.disconnects,
+            },
+        }),
+        arguments.output,
+    )?;
     Ok(Outcome::Done)
 }
 

@@ -17,10 +17,13 @@ pub fn run_verify(arguments: &StreamArguments) -> anyhow::Result<Outcome> {
         bar.set_position(done_bytes);
     })?;
     bar.finish_and_clear();
-    console::result(json!({
-        "segments": report.segments, "pages": report.pages, "records": report.records, "epochs": report.epochs,
-        "first_sequence": report.first_sequence, "last_sequence": report.last_sequence,
-    }))?;
+    console::report(
+        &json!({
+            "segments": report.segments, "pages": report.pages, "records": report.records, "epochs": report.epochs,
+            "first_sequence": report.first_sequence, "last_sequence": report.last_sequence,
+        }),
+        arguments.output,
+    )?;
     Ok(Outcome::Done)
 }
 
@@ -30,9 +33,12 @@ pub fn run_recover(arguments: &StreamArguments) -> anyhow::Result<Outcome> {
     }
     let bus = Bus::open(&arguments.bus)?;
     let tail = recover_stream(&bus, &arguments.stream, &WalSettings::default())?;
-    console::result(json!({
-        "epoch": tail.epoch, "last_sequence": tail.last_sequence, "salvaged": tail.salvaged_count, "torn_pages": tail.torn_pages,
-        "cut_group": tail.cut_group,
-    }))?;
+    console::report(
+        &json!({
+            "epoch": tail.epoch, "last_sequence": tail.last_sequence, "salvaged": tail.salvaged_count, "torn_pages": tail.torn_pages,
+            "cut_group": tail.cut_group,
+        }),
+        arguments.output,
+    )?;
     Ok(Outcome::Done)
 }

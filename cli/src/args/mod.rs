@@ -6,9 +6,9 @@ mod tools;
 
 pub use publish::{ClockSource, DemoArguments, FeedSource, PublishArguments};
 pub use read::{DigestArguments, FilterArguments, OutputName, ReadArguments, SubscribeArguments};
-pub use tools::StreamArguments;
+pub use tools::{ReplayArguments, ReplayTarget, StreamArguments};
 
-use clap::{Parser, Subcommand};
+use clap::{Parser, Subcommand, ValueEnum};
 use std::{str::FromStr, time::Duration};
 use tapewire_stdx::{cores, failpoint::FailPoint};
 
@@ -19,6 +19,15 @@ pub struct WrongArgument {
     pub flag: &'static str,
     pub value: String,
     pub needed: String,
+}
+
+/// How a command prints what came of it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub enum ReportFormat {
+    /// Lines for people.
+    Text,
+    /// One JSON object on the last line of stdout.
+    Json,
 }
 
 /// Ten years: the clock does not run over, and nobody waits longer.
@@ -65,6 +74,8 @@ pub enum Command {
     Subscribe(SubscribeArguments),
     /// Read a stream and print what it amounts to: counts, books, trades, as one JSON object on the last line.
     Digest(DigestArguments),
+    /// Read a stream again, paced, and hand it on: as lines, as a capture, or onto another bus.
+    Replay(ReplayArguments),
     /// Check every byte of a stream's write-ahead log.
     Verify(StreamArguments),
     /// Bring what a killed publisher left in memory into the write-ahead log, without publishing.

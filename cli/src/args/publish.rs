@@ -1,6 +1,6 @@
 //! What is published, and how.
 
-use super::{KillAt, SlowAt, parse_seconds, read::KindArgument};
+use super::{KillAt, ReportFormat, SlowAt, parse_seconds, read::KindArgument};
 use clap::{Args, ValueEnum};
 use std::{path::PathBuf, str::FromStr};
 use tapewire_publisher::feed::{CaptureFormat, Pace, Suspicious};
@@ -19,8 +19,11 @@ pub struct DemoArguments {
     /// Keep the bus in this directory instead of a temporary one.
     #[arg(long)]
     pub bus: Option<PathBuf>,
-    /// No live view; one JSON object on the last line of stdout.
-    #[arg(long)]
+    /// Text for people with a live view, or no view and one JSON object on the last line of stdout.
+    #[arg(long, value_enum, default_value = "text")]
+    pub output: ReportFormat,
+    /// The same as `--output json`.
+    #[arg(long, conflicts_with = "output")]
     pub json: bool,
 }
 
@@ -64,12 +67,22 @@ pub struct PublishArguments {
     /// Print a JSON line of progress on stdout so often.
     #[arg(long, value_name = "MS")]
     pub progress_ms: Option<u64>,
+    /// How the summary is printed; on a terminal as text, elsewhere as JSON, unless said.
+    #[arg(long, value_enum)]
+    pub output: Option<ReportFormat>,
     /// Die by SIGKILL at a fail point, NAME or NAME:NTH (for tests).
     #[arg(long, hide = true)]
     pub kill_at: Option<KillAt>,
     /// Take so many microseconds more at every passage of a fail point, NAME:US (for tests).
     #[arg(long, hide = true)]
     pub slow_at: Option<SlowAt>,
+}
+
+impl DemoArguments {
+    /// Whether programs read the result.
+    pub fn is_json(&self) -> bool {
+        self.json || self.output == ReportFormat::Json
+    }
 }
 
 #[derive(Clone, Debug)]

@@ -47,13 +47,13 @@ fn run_on(arguments: &DemoArguments, bus: &Bus, stop: &StopFlag) -> anyhow::Resu
     }
     children.push(Child::publisher(bus.directory(), arguments, PROGRESS_MS, &sender)?);
     drop(sender);
-    let is_drawn = !arguments.json && std::io::stderr().is_terminal();
+    let is_drawn = !arguments.is_json() && std::io::stderr().is_terminal();
     let mut view = View::new(is_drawn, arguments.seconds);
     let results = watch(&mut children, &lines, &mut view, stop);
     view.finish();
     let summary = summarize(arguments, &results?);
     let agrees = summary["identical"] == json!(true) && summary["sequence_errors"] == json!(0);
-    if arguments.json {
+    if arguments.is_json() {
         console::result(&summary)?;
     } else {
         console::result(view::table(&summary).trim_end())?;

@@ -10,7 +10,7 @@ use std::path::PathBuf;
 const TIERS: [&str; 3] = ["realtime", "delayed", "historical"];
 
 /// Captures and the events that they hold.
-const CAPTURES: [(&str, u64); 6] = [
+pub const CAPTURES: [(&str, u64); 6] = [
     ("binance_spot_btcusdt", 26_400),
     ("binance_spot_btcusdt_synced", 26_398),
     ("binance_usdm_btcusdt", 27_865),

@@ -18,6 +18,7 @@ mod lapse;
 mod market;
 mod outputs;
 mod process;
+mod replay;
 mod space;
 mod tape;
 mod venues;

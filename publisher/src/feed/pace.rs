@@ -18,7 +18,7 @@ pub enum Pace {
 }
 
 impl Pace {
-    /// Reads `max`, `recorded`, `x10` (ten times the recorded speed) or `50000` (events per second).
+    /// Reads `max`, `recorded`, `x10` (ten times the recorded speed), `50000` or `50000/s` (events per second).
     ///
     /// # Errors
     /// [`FeedError::Spec`] where it is none of them.
@@ -29,7 +29,7 @@ impl Pace {
             "recorded" => Some(Self::Recorded { speed: 1.0 }),
             _ => match text.strip_prefix('x') {
                 Some(speed) => positive(speed).map(|speed| Self::Recorded { speed }),
-                None => positive(text).map(Self::Rate),
+                None => positive(text.strip_suffix("/s").unwrap_or(text)).map(Self::Rate),
             },
         };
         pace.ok_or_else(|| FeedError::Spec {
