@@ -1,7 +1,8 @@
 //! Replay onto another bus: the same events, under its ids, scales and sequences, through a publisher like any other.
 //!
 //! The stream there has the name of the one here, so accounts and orders stay where accounts and orders belong. Records by which the source
-//! speaks of itself (epochs, heartbeats, cut groups) are not republished: the target's writer says its own. What a feed lost is.
+//! speaks of itself (heartbeats, cut groups, ends) are not republished: the target's writer says its own. What a feed lost is; and where the
+//! source began an epoch, at which readers begin their books anew, the target begins one.
 
 use super::{LeftOut, Sink};
 use crate::{
@@ -25,7 +26,14 @@ use tapewire_subscribers::Start;
 /// A stream of another bus, open for writing.
 pub struct BusSink {
     directory: PathBuf,
-    publisher: Publisher,
+    bus: Bus,
+    settings: PublisherSettings,
+    /// `None` only while one epoch ends and the next begins, and after that failed.
+    publisher: Option<Publisher>,
+    /// Whether this epoch has an event.
+    is_begun: bool,
+    record_count: u64,
+    stalls: u64,
     names: Names,
     bids: Vec<Level>,
     asks: Vec<Level>,
@@ -87,8 +95,13 @@ impl BusSink {
         let publisher = Publisher::open(&target, &settings)?;
         let mut it = Self {
             directory: directory.to_owned(),
+            bus: target,
+            settings,
             first_sequence: publisher.seq_published() + 1,
-            publisher,
+            publisher: Some(publisher),
+            is_begun: false,
+            record_count: 0,
+            stalls: 0,
             names: Names { wanted: arguments.filter.instruments.clone(), ..Names::default() },
             bids: Vec::new(),
             asks: Vec::new(),
@@ -108,12 +121,34 @@ impl BusSink {
         Ok(it)
     }
 
+    fn publisher(&mut self) -> anyhow::Result<&mut Publisher> {
+        self.publisher.as_mut().context("the target's stream was not opened again")
+    }
+
+    /// Ends the epoch: its last sequence.
+    fn close(&mut self) -> anyhow::Result<u64> {
+        let Some(publisher) = self.publisher.take() else { return Ok(0) };
+        let counters = publisher.counters();
+        self.record_count += counters.records;
+        self.stalls += counters.stalls;
+        Ok(publisher.close()?)
+    }
+
+    /// Where the source's next writer came, the target's next writer comes.
+    fn next_epoch(&mut self) -> anyhow::Result<()> {
+        if std::mem::take(&mut self.is_begun) {
+            self.close()?;
+            self.publisher = Some(Publisher::open(&self.bus, &self.settings)?);
+        }
+        Ok(())
+    }
+
     fn define(&mut self, stamp: Stamp, definition: &Instrument) -> anyhow::Result<()> {
         if !self.names.wanted.is_empty() && !self.names.wanted.iter().any(|symbol| symbol == definition.symbol()) {
             return Ok(());
         }
         let (price, quantity) = (definition.price_scale(), definition.quantity_scale());
-        let known = self.publisher.define(definition.venue(), definition.symbol(), price, quantity)?;
+        let known = self.publisher()?.define(definition.venue(), definition.symbol(), price, quantity)?;
         let mapped = Mapped {
             instrument_id: known.instrument_id,
             venue_id: known.venue_id,
@@ -126,14 +161,16 @@ impl BusSink {
     }
 
     fn define_account(&mut self, venue_id: u16, definition: &Account) -> anyhow::Result<()> {
-        let known = self.publisher.define_account(definition.venue(), definition.name())?;
+        let known = self.publisher()?.define_account(definition.venue(), definition.name())?;
         self.names.accounts.insert(definition.account_id, known.account.account_id);
         self.names.venues.insert(venue_id, known.venue_id);
         Ok(())
     }
 
     fn publish(&mut self, stamp: Stamp, payload: Payload<'_>) -> anyhow::Result<()> {
-        publish(&mut self.publisher, &self.stop, &Event { stamp, payload })
+        self.is_begun = true;
+        let stop = self.stop.clone();
+        publish(self.publisher()?, &stop, &Event { stamp, payload })
     }
 
     fn instrument(&self, instrument_id: u32) -> anyhow::Result<Mapped> {
@@ -218,17 +255,23 @@ impl BusSink {
         }
         let book = BookRef { bids: &self.bids, asks: &self.asks, ..*first };
         let payload = if event.kind() == Kind::BookSnapshot { Payload::BookSnapshot(book) } else { Payload::BookDelta(book) };
-        publish(&mut self.publisher, &self.stop, &Event { stamp, payload })
+        self.is_begun = true;
+        let publisher = self.publisher.as_mut().context("the target's stream was not opened again")?;
+        publish(publisher, &self.stop, &Event { stamp, payload })
     }
 
     fn control(&mut self, event: &EventRef<'_>, control: &Control) -> anyhow::Result<()> {
-        let Some(code @ (ControlCode::Gap | ControlCode::VenueDisconnected)) = control.code() else { return Ok(()) };
+        let code = match control.code() {
+            Some(code @ (ControlCode::Gap | ControlCode::VenueDisconnected)) => code,
+            Some(ControlCode::EpochStart) => return self.next_epoch(),
+            _ => return Ok(()),
+        };
         if !self.names.instruments.contains_key(&event.instrument_id()) && event.instrument_id() != 0 {
             self.left_out.add("gap_of_unwanted_instrument");
             return Ok(());
         }
         let stamp = self.stamp(event)?;
-        let control = Control::new(code, self.publisher.epoch(), control.sequence, control.last_sequence);
+        let control = Control::new(code, self.publisher()?.epoch(), control.sequence, control.last_sequence);
         self.publish(stamp, Payload::Control(control))
     }
 }
@@ -250,12 +293,12 @@ impl Sink for BusSink {
         self.take_checked(event).with_context(|| format!("event {} of the source", event.first_sequence()))
     }
 
-    fn finish(self: Box<Self>) -> anyhow::Result<Option<Value>> {
-        let (epoch, counters) = (self.publisher.epoch(), self.publisher.counters());
-        let last_sequence = self.publisher.close()?;
+    fn finish(mut self: Box<Self>) -> anyhow::Result<Option<Value>> {
+        let epoch = self.publisher()?.epoch();
+        let last_sequence = self.close()?;
         Ok(Some(json!({
             "to": format!("bus:{}", self.directory.display()), "epoch": epoch, "first_sequence": self.first_sequence,
-            "last_sequence": last_sequence, "records": counters.records, "stalls": counters.stalls, "left_out": self.left_out.to_json(),
+            "last_sequence": last_sequence, "records": self.record_count, "stalls": self.stalls, "left_out": self.left_out.to_json(),
         })))
     }
 }

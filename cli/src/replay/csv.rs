@@ -166,7 +166,9 @@ impl Sink for CsvSink {
             Body::Control(control) => match control.code() {
                 Some(ControlCode::Gap) => self.left_out.add("gap"),
                 Some(ControlCode::VenueDisconnected) => self.left_out.add("venue_disconnected"),
-                // These speak of the bus they are on.
+                // Readers begin their books anew there, and a capture has no row that says so.
+                Some(ControlCode::EpochStart) if self.row_count > 0 => self.left_out.add("epoch_start"),
+                // The others speak of the bus that they are on.
                 _ => {}
             },
             Body::Account(_) => {}
