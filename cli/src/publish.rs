@@ -14,7 +14,7 @@ use std::{
     time::{Duration, Instant},
 };
 use tapewire_publisher::{
-    Durability, Publisher, PublisherSettings, Refused,
+    Durability, Publisher, PublisherSettings, Refused, WhenFull,
     feed::{CaptureFeed, CsvFeed, Feed, InstrumentBinding, Pace, Pacer, SimulatorFeed, SimulatorSpec},
 };
 use tapewire_schemas::Kind;
@@ -45,8 +45,13 @@ pub fn run(arguments: &PublishArguments) -> anyhow::Result<Outcome> {
         segment_pages: arguments.segment_pages,
         flush_interval_us: arguments.flush_interval_us,
     };
-    let settings =
-        PublisherSettings { stream_name: arguments.stream.clone(), durability: Durability::Logged(wal), ..PublisherSettings::default() };
+    let settings = PublisherSettings {
+        stream_name: arguments.stream.clone(),
+        durability: Durability::Logged(wal),
+        mode: arguments.mode(),
+        when_full: arguments.when_full(),
+        ..PublisherSettings::default()
+    };
     let mut publisher = Publisher::open(&bus, &settings)?;
     let recovered = publisher.recovered().clone();
     if let Some(core) = arguments.core {
@@ -68,7 +73,8 @@ pub fn run(arguments: &PublishArguments) -> anyhow::Result<Outcome> {
         &json!({
             "events": event_count, "epoch": epoch, "first_sequence": first_sequence, "last_sequence": last_sequence,
             "seconds": seconds, "records": counters.records, "pages": counters.pages, "stalls": counters.stalls,
-            "salvaged": recovered.salvaged_count, "torn_pages": recovered.torn_pages, "left_out": left_out,
+            "refused": counters.refused, "salvaged": recovered.salvaged_count, "torn_pages": recovered.torn_pages,
+            "left_out": left_out,
             "feed": {
                 "skipped": met.skipped, "superseded": met.superseded, "unjoined": met.unjoined, "checksums": met.checksums,
                 "gaps": met.gaps, "disconnects": met.disconnects,
@@ -131,6 +137,7 @@ struct Run<'a> {
     is_live: bool,
     is_paced: bool,
     leave_out: Vec<Kind>,
+    when_full: WhenFull,
     pacer: Pacer,
     deadline: Option<Instant>,
     progress_interval: Option<Duration>,
@@ -146,6 +153,7 @@ impl<'a> Run<'a> {
             is_live: matches!(arguments.clock, ClockSource::Live),
             is_paced: arguments.speed != Pace::Max,
             leave_out: arguments.leave_out.iter().map(|kind| kind.0).collect(),
+            when_full: arguments.when_full(),
             pacer: Pacer::new(arguments.speed),
             deadline: arguments.seconds.map(|seconds| now + Duration::from_secs(seconds)),
             progress_interval: arguments.progress_ms.map(Duration::from_millis),
@@ -170,10 +178,10 @@ impl<'a> Run<'a> {
             loop {
                 match publisher.publish(&event) {
                     Ok(_) => break,
-                    Err(Refused::Full) if !self.stop.is_raised() => {
+                    Err(Refused::Full) if self.when_full == WhenFull::Stall && !self.stop.is_raised() => {
                         tracing::warn!("the disk is slower than the feed: waiting for it");
                     }
-                    Err(Refused::Full) => return Ok(Published { event_count: count, left_out }),
+                    Err(Refused::Full) if self.stop.is_raised() => return Ok(Published { event_count: count, left_out }),
                     Err(refused) => {
                         let cause = publisher.failure().map_or_else(|| anyhow!(refused), anyhow::Error::from);
                         return Err(cause).context(format!("publishing stopped after {count} events"));

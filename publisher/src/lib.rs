@@ -9,7 +9,7 @@
 //! * The journal holds a record before a subscriber can see it.
 //! * The writer never waits for a reader. It waits, bounded and counted, for the disk; then it refuses with [`Refused::Full`].
 //! * An event is published whole or not at all.
-//! * Publishing makes no system call, allocates nothing and takes no lock.
+//! * Publishing makes no system call, allocates nothing and takes no lock, unless the [`DurabilityMode`] is to wait for the disk.
 //!
 //! ```no_run
 //! use tapewire_publisher::{Publisher, PublisherSettings};
@@ -32,7 +32,9 @@ pub mod feed;
 mod opener;
 mod publisher;
 mod sequencer;
+mod settings;
 
 pub use error::{PublishError, Refused};
-pub use publisher::{Durability, Publisher, PublisherSettings};
+pub use publisher::Publisher;
 pub use sequencer::SequencerCounters;
+pub use settings::{Durability, DurabilityMode, PublisherSettings, WhenFull};

@@ -16,7 +16,7 @@ use std::{
     time::{Duration, Instant},
 };
 use tapewire_stdx::{clock::Clock, wait::Wait};
-use tapewire_storage::{Bus, Cell, JournalOpener, JournalPage, PublisherNumbers, sweep_cells};
+use tapewire_storage::{Bus, Cell, JournalOpener, JournalPage, PublisherNumbers, WalStatus, sweep_cells};
 use tapewire_transport::{PageSender, TransportConfig, TransportError, TransportPage};
 
 /// Somebody who was woken so shortly ago will sleep again: until then the next look comes as soon as the interval of waking allows.
@@ -45,6 +45,7 @@ pub(crate) struct OpenerShared {
     pub(crate) ready: ArrayQueue<PagePair>,
     stop: AtomicBool,
     ended: AtomicBool,
+    journal_full: AtomicBool,
     subscriber_count: AtomicU64,
     /// Of the sequencer, which stores them when it turns a page or waits.
     pages: AtomicU64,
@@ -58,6 +59,12 @@ impl OpenerShared {
     pub(crate) fn is_ended(&self) -> bool {
         // SYNC: pairs with the release store in `EndMark::drop`.
         self.ended.load(Ordering::Acquire)
+    }
+
+    /// Whether the journal, when the opener last looked, was full of pages that are not durable.
+    pub(crate) fn is_journal_full(&self) -> bool {
+        // SYNC: says how a look went; orders nothing.
+        self.journal_full.load(Ordering::Relaxed)
     }
 
     pub(crate) fn take_failure(&self) -> Option<PublishError> {
@@ -102,6 +109,7 @@ impl Opener {
             ready: ArrayQueue::new(parts.config.pages_ahead as usize),
             stop: AtomicBool::new(false),
             ended: AtomicBool::new(false),
+            journal_full: AtomicBool::new(false),
             subscriber_count: AtomicU64::new(0),
             pages: AtomicU64::new(1),
             stalls: AtomicU64::new(0),
@@ -175,7 +183,7 @@ fn run(parts: OpenerParts, shared: Arc<OpenerShared>, started: &SyncSender<Resul
 pub(crate) struct OpenerParts {
     pub(crate) config: TransportConfig,
     pub(crate) epoch: u32,
-    pub(crate) journal: Option<JournalOpener>,
+    pub(crate) journal: Option<(JournalOpener, WalStatus)>,
     /// Readers that sleep are woken once in so long at most.
     pub(crate) wake_interval: Duration,
     pub(crate) bus: Bus,
@@ -204,7 +212,7 @@ impl Worker {
         while !self.shared.stop.load(Ordering::Acquire) {
             let opened = self.open_ahead()?;
             let now = Instant::now();
-            if let Some(journal) = &mut self.parts.journal {
+            if let Some((journal, _)) = &mut self.parts.journal {
                 journal.refresh();
                 if is_due(&mut wake, now, self.parts.wake_interval) {
                     let woken = journal.wake();
@@ -245,7 +253,7 @@ impl Worker {
     /// Says how the publisher is, where everyone can see it.
     fn tell(&self) {
         let Some(cell) = &self.parts.cell else { return };
-        let (seq_published, seq_durable) = self.parts.journal.as_ref().map_or((0, 0), JournalOpener::positions);
+        let (seq_published, seq_durable) = self.parts.journal.as_ref().map_or((0, 0), |(journal, _)| journal.positions());
         // SYNC: numbers for display; they order nothing.
         let number = |cell: &AtomicU64| cell.load(Ordering::Relaxed);
         cell.tell_publisher(&PublisherNumbers {
@@ -265,12 +273,16 @@ impl Worker {
     fn open_ahead(&mut self) -> Result<u32, PublishError> {
         let mut opened = 0;
         while !self.shared.ready.is_full() {
-            if let Some(journal) = &mut self.parts.journal
+            if let Some((journal, status)) = &mut self.parts.journal
                 && self.waiting.is_none()
             {
                 self.waiting = journal.prepare();
-                if self.waiting.is_none() {
-                    // The ring is full of pages that are not durable yet.
+                let is_full = self.waiting.is_none();
+                // SYNC: see `is_journal_full`.
+                self.shared.journal_full.store(is_full, Ordering::Relaxed);
+                if is_full {
+                    // The ring is full of pages that are not durable yet: whoever waits now waits for the disk, not for an interval.
+                    status.flush();
                     break;
                 }
             }

@@ -4,58 +4,16 @@ use crate::{
     error::{PublishError, Refused},
     opener::{Opener, OpenerParts},
     sequencer::{Sequencer, SequencerCounters, SequencerParts},
+    settings::{Durability, DurabilityMode, PublisherSettings},
 };
 use std::time::Duration;
 use tapewire_schemas::{Control, ControlCode, Event, Payload, Scale, Stamp};
 use tapewire_stdx::clock::{Clock, ticks_per_ns};
-use tapewire_storage::{AccountDefinition, Bus, Cell, CellRole, Definition, StreamWriter, Tail, WalSettings, WalStatus};
+use tapewire_storage::{AccountDefinition, Bus, Cell, CellRole, Definition, StreamWriter, Tail, WalStatus};
 use tapewire_transport::TransportConfig;
 
 /// Least and most of the interval in which readers are woken.
 const WAKE_INTERVAL_US: (u64, u64) = (10, 100_000);
-
-/// What keeps the records.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Durability {
-    /// Journal and WAL: what is seen can be read back.
-    Logged(WalSettings),
-    /// Nothing: whoever is attached sees it. For measuring, and for streams that may be lost.
-    Volatile,
-}
-
-/// How a stream is published.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct PublisherSettings {
-    /// Name of the stream.
-    pub stream_name: String,
-    /// What keeps the records.
-    pub durability: Durability,
-    /// Pages kept open ahead of the sequencer.
-    pub pages_ahead: u32,
-    /// Subscribers over shared memory at a time.
-    pub subscribers_max: u32,
-    /// Pages that a subscriber may lag behind before it is lapped and heals from the journal.
-    pub lag_pages_max: u32,
-    /// Readers that sleep are woken at most once in so many microseconds, 10 to 100,000; those that spin are not concerned.
-    pub wake_interval_us: u64,
-    /// Longest wait for a free page, nanoseconds; then the event is refused.
-    pub page_wait_ns_max: u64,
-}
-
-impl Default for PublisherSettings {
-    fn default() -> Self {
-        let transport = TransportConfig::new(0, "market", 0);
-        Self {
-            stream_name: "market".into(),
-            durability: Durability::Logged(WalSettings::default()),
-            pages_ahead: transport.pages_ahead,
-            subscribers_max: transport.subscribers_max,
-            lag_pages_max: transport.lag_pages_max,
-            wake_interval_us: 50,
-            page_wait_ns_max: 10_000_000_000,
-        }
-    }
-}
 
 /// The one writer of a stream. Dropping it without [`Self::close`] leaves the epoch open, as a crash would.
 #[derive(Debug)]
@@ -70,6 +28,10 @@ pub struct Publisher {
     definitions_due_at: u64,
     segment_pages: u64,
     clock: Clock,
+    /// `None` for a volatile stream.
+    status: Option<WalStatus>,
+    mode: DurabilityMode,
+    durable_wait_max: Duration,
 }
 
 impl Publisher {
@@ -90,22 +52,36 @@ impl Publisher {
             lag_pages_max: settings.lag_pages_max,
             ..TransportConfig::new(bus.id(), &settings.stream_name, writer.stream().id())
         };
+        let status = writer.status();
         let cell = Cell::create(writer.stream(), CellRole::Publisher { epoch: writer.epoch() });
         let cell = cell.inspect_err(|error| tracing::warn!(%error, "nobody will see how this publisher is")).ok();
-        let (epoch, journal, bus) = (writer.epoch(), writer.opener(), bus.clone());
+        let (epoch, bus) = (writer.epoch(), bus.clone());
+        let journal = writer.opener().zip(status.clone());
         let opener = Opener::start(OpenerParts { config, epoch, journal, wake_interval, bus, cell })?;
         let ticks_per_ns = ticks_per_ns(Duration::from_millis(5));
         let sequencer = Sequencer::new(SequencerParts {
             first_sequence: writer.tail().last_sequence + 1,
             progress: writer.progress(),
-            status: writer.status(),
+            status: status.clone(),
             opener: std::sync::Arc::clone(&opener.shared),
+            when_full: settings.when_full,
             page_wait_ticks_max: (settings.page_wait_ns_max as f64 * ticks_per_ns) as u64,
         })?;
         let registry = writer.registry_mut().registry();
         let (definitions, accounts) = (registry.definitions().copied().collect(), registry.accounts().copied().collect());
-        let clock = Clock::new();
-        let mut publisher = Self { sequencer, opener, writer, definitions, accounts, definitions_due_at: 0, segment_pages, clock };
+        let mut publisher = Self {
+            sequencer,
+            opener,
+            definitions,
+            accounts,
+            definitions_due_at: 0,
+            segment_pages,
+            clock: Clock::new(),
+            mode: if status.is_some() { settings.mode } else { DurabilityMode::Async },
+            status,
+            durable_wait_max: Duration::from_nanos(settings.durable_wait_ns_max),
+            writer,
+        };
         publisher.begin_epoch()?;
         Ok(publisher)
     }
@@ -164,12 +140,40 @@ impl Publisher {
         self.control(Control::new(ControlCode::Heartbeat, self.writer.epoch(), 0, 0))
     }
 
-    /// Publishes an event: every subscriber sees all of it, or none. Returns the sequence of its first record.
+    /// Publishes an event: every subscriber sees all of it, or none. Returns the sequence of its first record; when, the mode says.
     ///
     /// # Errors
-    /// [`Refused`]; nothing of the event is visible then.
+    /// [`Refused`]; nothing of the event is visible then, but for [`Refused::NotDurable`].
     #[inline]
     pub fn publish(&mut self, event: &Event<'_>) -> Result<u64, Refused> {
+        let sequence = self.append(event)?;
+        if self.mode != DurabilityMode::Async {
+            self.settle()?;
+        }
+        Ok(sequence)
+    }
+
+    /// [`Self::publish`] of several events with one wait for the disk at the end: how many were published, and why not more. With
+    /// [`Refused::NotDurable`] those that were published are seen, and their durability is not known.
+    pub fn publish_batch(&mut self, events: &[Event<'_>]) -> (usize, Option<Refused>) {
+        let (mut count, mut refused) = (0, None);
+        for event in events {
+            match self.append(event) {
+                Ok(_) => count += 1,
+                Err(why) => {
+                    refused = Some(why);
+                    break;
+                }
+            }
+        }
+        if count > 0 && self.mode != DurabilityMode::Async {
+            refused = refused.or(self.settle().err());
+        }
+        (count, refused)
+    }
+
+    #[inline]
+    fn append(&mut self, event: &Event<'_>) -> Result<u64, Refused> {
         if self.sequencer.page_index() + 1 >= self.definitions_due_at {
             // By value: an event whose address goes anywhere has to be put together in memory first, every time.
             let first_bytes = event.records().next().map_or(0, |first| first.length_bytes());
@@ -178,14 +182,28 @@ impl Publisher {
         self.sequencer.publish(event)
     }
 
-    /// [`Self::publish`] in a loop: how many were published, and why not more.
-    pub fn publish_batch(&mut self, events: &[Event<'_>]) -> (usize, Option<Refused>) {
-        for (count, event) in events.iter().enumerate() {
-            if let Err(refused) = self.publish(event) {
-                return (count, Some(refused));
-            }
+    /// Waits for what is published, as the mode says.
+    #[cold]
+    fn settle(&self) -> Result<(), Refused> {
+        let Some(status) = &self.status else { return Ok(()) };
+        if self.mode == DurabilityMode::Sync {
+            status.flush();
         }
-        (events.len(), None)
+        match status.wait_durable(self.seq_published(), self.durable_wait_max) {
+            Ok(true) => Ok(()),
+            Ok(false) | Err(_) => Err(Refused::NotDurable),
+        }
+    }
+
+    /// Has what is published synced at once, and waits until everything up to `sequence` is durable; `false` when `timeout` has passed
+    /// before. In a volatile stream nothing ever is.
+    ///
+    /// # Errors
+    /// [`PublishError::Storage`] where the WAL failed before.
+    pub fn wait_durable(&self, sequence: u64, timeout: Duration) -> Result<bool, PublishError> {
+        let Some(status) = &self.status else { return Ok(false) };
+        status.flush();
+        Ok(status.wait_durable(sequence, timeout)?)
     }
 
     /// In the last page before a segment: where the event, with a first record of `first_bytes`, would open the segment,
@@ -238,7 +256,7 @@ impl Publisher {
     /// Durable position and health of the WAL; `None` for a volatile stream.
     #[must_use]
     pub fn wal_status(&self) -> Option<WalStatus> {
-        self.writer.status()
+        self.status.clone()
     }
 
     /// Numbers of the sequencer.
@@ -257,7 +275,7 @@ impl Publisher {
     #[must_use]
     pub fn failure(&self) -> Option<PublishError> {
         let opener = self.opener.shared.take_failure();
-        opener.or_else(|| self.writer.status().and_then(|status| status.check().err()).map(PublishError::from))
+        opener.or_else(|| self.status.as_ref().and_then(|status| status.check().err()).map(PublishError::from))
     }
 
     /// Ends the stream in good order: the end record, the last page, everything durable, memory given back. Returns the last sequence.
@@ -266,7 +284,10 @@ impl Publisher {
     /// What was in the way; the next writer recovers then.
     pub fn close(mut self) -> Result<u64, PublishError> {
         let sequence = self.sequencer.next_sequence();
-        self.control(Control::new(ControlCode::EpochEnd, self.writer.epoch(), sequence, 0))?;
+        if let Err(refused) = self.control(Control::new(ControlCode::EpochEnd, self.writer.epoch(), sequence, 0)) {
+            // Why the stream takes no end record is what the caller must know.
+            return Err(self.failure().unwrap_or(refused.into()));
+        }
         self.sequencer.finish();
         // The WAL first: subscribers may still be reading the last page when the port goes.
         let last_sequence = self.writer.close()?;

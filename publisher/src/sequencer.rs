@@ -6,6 +6,7 @@
 use crate::{
     error::Refused,
     opener::{OpenerShared, PagePair},
+    settings::WhenFull,
 };
 use std::sync::Arc;
 use tapewire_schemas::{Event, RECORDS_END, RECORDS_OFFSET, RecordDraft};
@@ -27,7 +28,7 @@ pub struct SequencerCounters {
     pub pages: u64,
     /// Times that no page was ready and the sequencer waited.
     pub stalls: u64,
-    /// Events refused because no page became ready in time.
+    /// Events refused because no page became ready in time, or the journal was full and the policy is to fail.
     pub refused: u64,
 }
 
@@ -43,6 +44,7 @@ pub(crate) struct Sequencer {
     status: Option<WalStatus>,
     opener: Arc<OpenerShared>,
     page_wait_ticks_max: u64,
+    when_full: WhenFull,
     counters: SequencerCounters,
 }
 
@@ -53,6 +55,7 @@ pub(crate) struct SequencerParts {
     pub(crate) status: Option<WalStatus>,
     pub(crate) opener: Arc<OpenerShared>,
     pub(crate) page_wait_ticks_max: u64,
+    pub(crate) when_full: WhenFull,
 }
 
 impl Sequencer {
@@ -68,6 +71,7 @@ impl Sequencer {
             status: parts.status,
             opener: parts.opener,
             page_wait_ticks_max: parts.page_wait_ticks_max,
+            when_full: parts.when_full,
             counters: SequencerCounters { pages: 1, ..SequencerCounters::default() },
         })
     }
@@ -186,7 +190,8 @@ impl Sequencer {
         }
     }
 
-    /// Spins until that many pages are ready, within the limit.
+    /// Spins until that many pages are ready, within the limit. A full journal is waited for only where the policy says so; an opener that
+    /// is merely late is always waited for.
     fn wait_for_pages(&mut self, count: usize) -> Result<(), Refused> {
         if self.opener.ready.len() >= count {
             return Ok(());
@@ -198,7 +203,8 @@ impl Sequencer {
             if self.opener.is_ended() || self.status.as_ref().is_some_and(WalStatus::is_failed) {
                 return Err(Refused::Closed);
             }
-            if ticks().wrapping_sub(from) > self.page_wait_ticks_max {
+            let is_over = self.when_full == WhenFull::Fail && self.opener.is_journal_full();
+            if is_over || ticks().wrapping_sub(from) > self.page_wait_ticks_max {
                 self.counters.refused += 1;
                 self.opener.tell(&self.counters);
                 return Err(Refused::Full);

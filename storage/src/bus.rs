@@ -48,7 +48,15 @@ impl Bus {
     /// # Errors
     /// [`StorageError::NoBus`] where there is none, [`StorageError::Corrupt`] where its identity is damaged.
     pub fn open(directory: &Path) -> Result<Self> {
-        Self::open_on(RealDisk::shared(), directory)?.ok_or_else(|| StorageError::NoBus { path: directory.to_owned() })
+        Self::open_on(RealDisk::shared(), directory)
+    }
+
+    /// [`Self::open`] on another disk than the machine's.
+    ///
+    /// # Errors
+    /// As [`Self::open`].
+    pub fn open_on(disk: Arc<dyn Disk>, directory: &Path) -> Result<Self> {
+        Self::look(disk, directory)?.ok_or_else(|| StorageError::NoBus { path: directory.to_owned() })
     }
 
     /// Opens the bus in `directory`, and creates it where there is none.
@@ -56,18 +64,25 @@ impl Bus {
     /// # Errors
     /// As [`Self::open`], and what the file system says.
     pub fn open_or_create(directory: &Path) -> Result<Self> {
-        let disk = RealDisk::shared();
+        Self::open_or_create_on(RealDisk::shared(), directory)
+    }
+
+    /// [`Self::open_or_create`] on another disk than the machine's. Memory files stay where they are.
+    ///
+    /// # Errors
+    /// As [`Self::open_or_create`].
+    pub fn open_or_create_on(disk: Arc<dyn Disk>, directory: &Path) -> Result<Self> {
         disk.create_dir_all(directory).map_err(StorageError::io("create", directory))?;
         // Two processes may come at once: the lock decides who makes the identity.
         let lock_path = directory.join("bus.lock");
         let lock = disk.open(&lock_path, Access::Create).map_err(StorageError::io("create", &lock_path))?;
         for _ in 0..CREATE_LOOKS_MAX {
-            if let Some(bus) = Self::open_on(Arc::clone(&disk), directory)? {
+            if let Some(bus) = Self::look(Arc::clone(&disk), directory)? {
                 return Ok(bus);
             }
             if lock.try_lock().map_err(StorageError::io("lock", &lock_path))? {
                 // The one who had the lock before may have made it since the look.
-                if let Some(bus) = Self::open_on(Arc::clone(&disk), directory)? {
+                if let Some(bus) = Self::look(Arc::clone(&disk), directory)? {
                     return Ok(bus);
                 }
                 let id = random_id(disk.as_ref())?;
@@ -79,7 +94,7 @@ impl Bus {
         Err(StorageError::WriterActive { path: lock_path, pid: 0 })
     }
 
-    fn open_on(disk: Arc<dyn Disk>, directory: &Path) -> Result<Option<Self>> {
+    fn look(disk: Arc<dyn Disk>, directory: &Path) -> Result<Option<Self>> {
         let path = directory.join("bus.id");
         let Some(payload) = small_file::read(disk.as_ref(), &path, "bus")? else { return Ok(None) };
         let id = small_file::field(&payload, "id")

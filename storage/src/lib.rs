@@ -50,6 +50,7 @@
 mod bus;
 mod cell;
 mod disk;
+mod durable_watch;
 mod error;
 mod journal;
 mod log;
@@ -64,6 +65,7 @@ pub use cell::{
     CELL_BYTES, Cell, CellIdentity, CellNumbers, CellReport, CellRole, PublisherNumbers, SubscriberNumbers, list_cells, sweep_cells,
 };
 pub use disk::{Access, DIRECT_ALIGNMENT, Disk, DiskFile, RealDisk};
+pub use durable_watch::DurableWatch;
 pub use error::StorageError;
 pub use journal::{JournalOpener, JournalPage, JournalProgress, Signal, SignalMark};
 pub use log::{Found, LogReader, Refresh};

@@ -9,7 +9,7 @@ use crate::{
     wal::{Journaler, JournalerControl, SpareAllocator, Tail, recover},
 };
 use std::{
-    sync::{Arc, atomic::Ordering},
+    sync::Arc,
     thread::JoinHandle,
     time::{Duration, Instant},
 };
@@ -126,6 +126,7 @@ impl StreamWriter {
             .name("tw-journaler".into())
             .spawn(move || worker.run())
             .map_err(|error| StorageError::Thread { name: "tw-journaler", reason: error.to_string() })?;
+        control.set_thread(journaler.thread().clone());
         writer.status = Some(WalStatus { shared, control, stream: stream.clone() });
         writer.journaler = Some(journaler);
         Ok(writer)
@@ -217,8 +218,7 @@ impl StreamWriter {
 
     fn stop_journaler(&mut self) -> Result<()> {
         let Some(status) = &self.status else { return Ok(()) };
-        // SYNC: pairs with the acquire load in the journaler's loop.
-        status.control.stop.store(true, Ordering::Release);
+        status.control.stop();
         if let Some(thread) = self.journaler.take()
             && thread.join().is_err()
         {
@@ -252,6 +252,25 @@ impl WalStatus {
     #[must_use]
     pub fn seq_durable(&self) -> u64 {
         self.shared.map.seq_durable()
+    }
+
+    /// Has the journaler sync what is committed now, instead of waiting out its interval. One system call at most; never on the path of
+    /// an event that waits for nothing.
+    pub fn flush(&self) {
+        self.control.kick();
+    }
+
+    /// Sleeps until everything up to `sequence` is durable; `false` when `timeout` has passed before. It asks for no sync:
+    /// see [`Self::flush`].
+    ///
+    /// # Errors
+    /// [`StorageError::Poisoned`] where the WAL failed before it was durable: whether it is will be known after the next recovery.
+    pub fn wait_durable(&self, sequence: u64, timeout: Duration) -> Result<bool> {
+        let is_durable = || self.seq_durable() >= sequence;
+        if self.control.wait_until(timeout, || is_durable() || self.is_failed()) && !is_durable() {
+            self.check()?;
+        }
+        Ok(is_durable())
     }
 
     /// Whether the WAL has failed: one load, for the sequencer.

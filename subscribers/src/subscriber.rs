@@ -25,7 +25,7 @@ use crate::{
 };
 use std::time::{Duration, Instant};
 use tapewire_schemas::{Body, ControlCode, EventRef, Kind};
-use tapewire_storage::{Bus, LogReader, Stream};
+use tapewire_storage::{Bus, DurableWatch, LogReader, Stream};
 use tapewire_transport::{PageReader, TransportConfig, TransportError};
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -166,6 +166,14 @@ impl Subscriber {
     #[must_use]
     pub fn position(&self) -> u64 {
         self.cursor.sequence
+    }
+
+    /// What of the stream survives a power loss, readable at the cost of a load, and a way to wait for it.
+    ///
+    /// # Errors
+    /// [`SubscribeError::Storage`] where the stream's epoch cannot be read.
+    pub fn durable_watch(&self) -> Result<DurableWatch, SubscribeError> {
+        Ok(DurableWatch::open(&self.stream)?)
     }
 
     /// What was seen and suffered so far.

@@ -3,7 +3,10 @@
 use super::{KillAt, ReportFormat, SlowAt, parse_seconds, read::KindArgument};
 use clap::{Args, ValueEnum};
 use std::{path::PathBuf, str::FromStr};
-use tapewire_publisher::feed::{CaptureFormat, Pace, Suspicious};
+use tapewire_publisher::{
+    DurabilityMode, WhenFull,
+    feed::{CaptureFormat, Pace, Suspicious},
+};
 
 #[derive(Debug, Args)]
 pub struct DemoArguments {
@@ -64,6 +67,12 @@ pub struct PublishArguments {
     /// Microseconds between two syncs.
     #[arg(long, default_value_t = 1000)]
     pub flush_interval_us: u64,
+    /// When an event counts as published: at once (async), when its group is durable (group), or when it is, with a sync of its own (sync).
+    #[arg(long, value_enum, default_value = "async")]
+    pub durability: DurabilityName,
+    /// When the disk is slower than the feed and the journal is full: wait for it (stall), or end with an error (fail).
+    #[arg(long, value_enum, default_value = "stall")]
+    pub when_full: WhenFullName,
     /// Print a JSON line of progress on stdout so often.
     #[arg(long, value_name = "MS")]
     pub progress_ms: Option<u64>,
@@ -124,4 +133,34 @@ impl FromStr for FeedSource {
 pub enum ClockSource {
     Recorded,
     Live,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub enum DurabilityName {
+    Async,
+    Group,
+    Sync,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub enum WhenFullName {
+    Stall,
+    Fail,
+}
+
+impl PublishArguments {
+    pub fn mode(&self) -> DurabilityMode {
+        match self.durability {
+            DurabilityName::Async => DurabilityMode::Async,
+            DurabilityName::Group => DurabilityMode::Group,
+            DurabilityName::Sync => DurabilityMode::Sync,
+        }
+    }
+
+    pub fn when_full(&self) -> WhenFull {
+        match self.when_full {
+            WhenFullName::Stall => WhenFull::Stall,
+            WhenFullName::Fail => WhenFull::Fail,
+        }
+    }
 }

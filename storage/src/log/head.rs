@@ -70,7 +70,9 @@ impl LogReader {
     /// # Errors
     /// As [`Self::seek`].
     pub fn seq_durable(&mut self) -> Result<u64> {
-        self.attach()?;
+        if self.live_journal().is_none() {
+            self.attach()?;
+        }
         match self.live_journal() {
             Some(journal) => Ok(journal.map().seq_durable()),
             None => self.files_head(),
@@ -82,7 +84,9 @@ impl LogReader {
     /// # Errors
     /// As [`Self::seek`].
     pub fn seq_published(&mut self) -> Result<u64> {
-        self.attach()?;
+        if self.live_journal().is_none() {
+            self.attach()?;
+        }
         match self.live_journal() {
             Some(journal) => Ok(journal.map().seq_published().max(journal.map().seq_durable())),
             None => self.files_head(),

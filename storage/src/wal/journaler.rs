@@ -4,7 +4,7 @@
 //! that is flushed while it fills is copied to a staging page first, so that the disk never sees bytes that the seal does not cover.
 //! Seals alternate between two slots in different blocks: a torn write can only take the newer one.
 
-use super::{Sealer, Segment, SpareAllocator, segment_name};
+use super::{JournalerControl, Sealer, Segment, SpareAllocator, segment_name};
 use crate::{
     bus::Stream,
     disk::DIRECT_ALIGNMENT,
@@ -13,37 +13,17 @@ use crate::{
 };
 use memmap2::MmapMut;
 use std::{
-    sync::{
-        Arc, OnceLock,
-        atomic::{AtomicBool, Ordering},
-    },
+    sync::Arc,
     time::{Duration, Instant},
 };
 use tapewire_schemas::{PAGE_BYTES, PAGE_END_WORD, PAGE_HEADER_BYTES, PageHeader, RECORDS_OFFSET, SEAL_BYTES, SEAL_OFFSETS, TimeFence};
-use tapewire_stdx::{
-    failpoint::{FailPoint, pass},
-    wait::Wait,
-};
+use tapewire_stdx::failpoint::{FailPoint, pass};
 use zerocopy::IntoBytes;
 
 /// Pages in one write at most: 4 MiB.
 const WRITE_PAGES_MAX: u64 = 16;
 /// Pages in one group at most, so that `seq_durable` moves and slots become free while the feed runs at full speed.
 const GROUP_PAGES_MAX: u64 = 64;
-
-/// What the writer's other threads see of the journaler.
-#[derive(Debug, Default)]
-pub(crate) struct JournalerControl {
-    pub(crate) stop: AtomicBool,
-    failure: OnceLock<String>,
-}
-
-impl JournalerControl {
-    /// Why the WAL failed, once it has.
-    pub(crate) fn failure(&self) -> Option<&str> {
-        self.failure.get().map(String::as_str)
-    }
-}
 
 /// The page that is being drained.
 #[derive(Debug)]
@@ -113,10 +93,7 @@ impl Journaler {
             Err(error) => {
                 tracing::error!(stream = self.stream.name(), %error, seq_durable = self.durable_sequence, "the write-ahead log failed");
                 self.shared.map.set_state(JournalState::Failed);
-                // Only this thread sets it, once.
-                if self.control.failure.set(error.to_string()).is_err() {
-                    tracing::error!("the write-ahead log failed twice");
-                }
+                self.control.fail(error.to_string());
             }
         }
     }
@@ -124,8 +101,8 @@ impl Journaler {
     fn drain_until_stopped(&mut self) -> Result<()> {
         loop {
             let started = Instant::now();
-            // SYNC: pairs with the release store of the one who stops; everything published before it is in `position`.
-            let stopping = self.control.stop.load(Ordering::Acquire);
+            // Looked at first: everything that was published before the stop is in `position`.
+            let stopping = self.control.is_stopping();
             let position = self.shared.position();
             let flushed = self.flush_group(position)?;
             if stopping && !flushed {
@@ -133,8 +110,7 @@ impl Journaler {
             }
             let is_behind = self.shared.position().page_index > self.page_index + 1;
             if !stopping && !is_behind {
-                let rest = self.flush_interval.saturating_sub(started.elapsed());
-                Wait::Sleep(rest).once();
+                self.control.pause(self.flush_interval.saturating_sub(started.elapsed()));
             }
         }
     }
@@ -189,6 +165,7 @@ impl Journaler {
         self.durable_sequence = self.last_sequence;
         self.shared.map.set_seq_durable(self.durable_sequence);
         self.shared.set_durable_pages(self.page_index);
+        self.control.moved();
         Ok(())
     }
 

@@ -4,13 +4,15 @@
 //! page boundaries and at epochs. Only the last segment of the newest epoch is ever written; every other one is complete.
 
 mod allocator;
+mod control;
 mod journaler;
 mod recovery;
 mod seal;
 mod segment;
 
 pub(crate) use allocator::SpareAllocator;
-pub(crate) use journaler::{Journaler, JournalerControl};
+pub(crate) use control::JournalerControl;
+pub(crate) use journaler::Journaler;
 pub use recovery::Tail;
 pub(crate) use recovery::recover;
 pub(crate) use seal::{Sealer, ValidPage, Validity, validate};
