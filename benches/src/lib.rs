@@ -20,6 +20,7 @@
 
 mod bus;
 mod disk_rate;
+pub mod durable;
 mod figures;
 pub mod latency;
 mod machine;

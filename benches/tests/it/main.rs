@@ -84,6 +84,18 @@ fn throughput_loses_nothing() {
 }
 
 #[test]
+fn durable_measures_every_variant() {
+    let report = run(env!("CARGO_BIN_EXE_durable"), &["--events", "60", "--groups", "5", "--rate-seconds", "0.02"]);
+    let calls = rows(&report, "synchronous publish");
+    for name in ["synchronous publish", "disk, allocated 4 KiB + sync", "disk, append 4 KiB + sync"] {
+        assert_eq!(row(&calls, name)["count"], 60.0, "{name}");
+    }
+    assert!(row(&calls, "synchronous publish / disk, append 4 KiB + sync")["p50"].is_number());
+    assert_eq!(row(&rows(&report, "groups of 1,000 trades"), "publish_batch, sync")["count"], 5.0);
+    assert_eq!(row(&rows(&report, "seq_durable lag at 1 M trades/s"), "published → durable")["count"], 20_000.0);
+}
+
+#[test]
 fn one_variant_runs_alone() {
     for variant in ["ring", "wal-off", "wal-on"] {
         let output = Command::new(env!("CARGO_BIN_EXE_throughput"))
