@@ -88,10 +88,15 @@ impl OpenSegment {
     }
 
     fn write(&mut self, page_number: u64, from: &[u8]) -> Result<()> {
+        self.write_unsynced(page_number, from)?;
+        self.sync()
+    }
+
+    fn write_unsynced(&mut self, page_number: u64, from: &[u8]) -> Result<()> {
         self.file.write_all_at(from, page_number * PAGE_BYTES as u64).map_err(StorageError::io("write", &self.path))?;
         self.page_count = self.page_count.max(page_number + 1);
         self.length = self.length.max(self.page_count * PAGE_BYTES as u64);
-        self.sync()
+        Ok(())
     }
 
     fn cut(&mut self, page_count: u64) -> Result<()> {
@@ -130,6 +135,10 @@ fn recover_files(stream: &Stream, state: Option<EpochState>, journal: Option<&Jo
             let reason = format!("the newest epoch in it is {newest_epoch}, and the log has records of epoch {epoch}");
             return Err(StorageError::corrupt(&stream.path("epoch"), 0, reason));
         }
+        if state.is_none_or(|state| state.closed_at.is_none()) {
+            // Where no journal says what was synced, only the last page can be the work of a writer or a recovery that failed.
+            write_again(last, journal.map_or(u64::MAX, JournalMap::seq_durable), &mut buffer)?;
+        }
         // The cut also syncs what a killed writer wrote and did not sync: only then may an older seal be overwritten.
         last.segment.cut(last.page_number + 1)?;
     }
@@ -149,6 +158,20 @@ fn recover_files(stream: &Stream, state: Option<EpochState>, journal: Option<&Jo
     tail.last_sequence = last.page.seal.last_sequence;
     tail.cut_group = find_cut_group(stream, last, &mut buffer)?;
     Ok(tail)
+}
+
+/// Writes the last page, and those before it that are not known to be durable up to their seal, once more as they were read. Where a sync
+/// failed, the system may show what is not on the disk and think it clean: only what is written again is synced again.
+fn write_again(last: &mut LastPage, durable: u64, buffer: &mut JournalCopy) -> Result<()> {
+    for page_number in (0..=last.page_number).rev() {
+        last.segment.read(page_number, buffer.bytes_mut())?;
+        let is_known = !matches!(validate(buffer.bytes()), Validity::Valid(page) if page.seal.last_sequence >= durable);
+        if is_known && page_number < last.page_number {
+            break;
+        }
+        last.segment.write_unsynced(page_number, buffer.bytes())?;
+    }
+    Ok(())
 }
 
 /// The records of a page.

@@ -187,14 +187,33 @@ impl TestSequencer {
         wait_until("the sync", || self.status.seq_durable() == self.last_sequence());
     }
 
+    /// Has everything synced, and waits for it.
+    ///
+    /// # Errors
+    /// What the WAL says when it failed.
+    pub fn settle(&self) -> Result<(), StorageError> {
+        self.status.flush();
+        let is_durable = self.status.wait_durable(self.last_sequence(), PATIENCE)?;
+        assert!(is_durable, "the sync does not come");
+        Ok(())
+    }
+
     /// Ends the last page and closes the stream.
-    pub fn close(mut self, writer: StreamWriter) -> u64 {
+    pub fn close(self, writer: StreamWriter) -> u64 {
+        self.try_close(writer).unwrap()
+    }
+
+    /// As [`Self::close`].
+    ///
+    /// # Errors
+    /// What the writer says.
+    pub fn try_close(mut self, writer: StreamWriter) -> Result<u64, StorageError> {
         if self.record_count > 0 {
             self.end_page();
         }
-        let last = writer.close().unwrap();
+        let last = writer.close()?;
         assert_eq!(last, self.last_sequence());
-        last
+        Ok(last)
     }
 }
 

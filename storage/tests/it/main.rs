@@ -9,4 +9,6 @@ mod kill;
 mod power_loss;
 mod registry;
 mod round_trip;
+mod sim_crash;
+mod sim_disk;
 mod times;
