@@ -36,7 +36,7 @@ pub fn run_recover(arguments: &StreamArguments) -> anyhow::Result<Outcome> {
     console::report(
         &json!({
             "epoch": tail.epoch, "last_sequence": tail.last_sequence, "salvaged": tail.salvaged_count, "torn_pages": tail.torn_pages,
-            "cut_group": tail.cut_group,
+            "lost": tail.lost_count, "cut_group": tail.cut_group,
         }),
         arguments.output,
     )?;

@@ -188,12 +188,12 @@ impl RegistryWriter {
         let access = if end == 0 { Access::Create } else { Access::Write };
         let file = stream.disk().open(&path, access).map_err(StorageError::io("open", &path))?;
         file.set_len(end).map_err(StorageError::io("cut", &path))?;
-        if let Some(at) = end.checked_sub(ENTRY_BYTES as u64) {
-            // Its sync may have failed, and then the system shows what is not on the disk: only what is written again is synced again.
-            let mut entry = [0; ENTRY_BYTES];
-            file.read_exact_at(&mut entry, at).map_err(StorageError::io("read", &path))?;
-            file.write_all_at(&entry, at).map_err(StorageError::io("write", &path))?;
-        }
+        // The sync of the last entry may have failed, and then the system shows what is not on the disk: only what is written again is
+        // synced again.
+        let from = end.saturating_sub(ENTRY_BYTES_MAX as u64);
+        let mut last = vec![0; (end - from) as usize];
+        file.read_exact_at(&mut last, from).map_err(StorageError::io("read", &path))?;
+        file.write_all_at(&last, from).map_err(StorageError::io("write", &path))?;
         file.sync_data().map_err(StorageError::io("sync", &path))?;
         stream.disk().sync_dir(stream.directory()).map_err(StorageError::io("sync the directory", stream.directory()))?;
         Ok(Self { registry, file, stream: stream.clone(), end })

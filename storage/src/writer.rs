@@ -312,6 +312,14 @@ fn log_tail(stream: &Stream, tail: &Tail) {
             "cut pages of a group that was never durable"
         );
     }
+    if tail.lost_count > 0 {
+        tracing::error!(
+            stream = stream.name(),
+            lost_count = tail.lost_count,
+            last_sequence = tail.last_sequence,
+            "records that were durable are gone: the last segment was cut short from outside; take them from a copy"
+        );
+    }
     if let Some(first) = tail.cut_group {
         tracing::warn!(stream = stream.name(), first, last = tail.last_sequence, "a group was cut by a crash and is not applied");
     }

@@ -1,7 +1,8 @@
 //! Finding the end of a WAL after any death of its writer, and closing it so that only complete pages remain.
 //!
 //! 1. Only the last segment can be torn: find its last page whose seal holds. A later page that claims, with a seal that holds, that
-//!    what is missing was durable, or a page whose older seal no longer holds, is corruption and an error.
+//!    what is missing was durable, or a page whose older seal no longer holds, is corruption and an error. But for a file that ends inside
+//!    a page: it was cut short from outside, that page goes, and what its seals say was durable is counted as lost.
 //! 2. A dead writer's journal, if there is one, holds everything that was published: its pages go behind that end.
 //! 3. The last page gets an end marker and a complete seal, the segment is cut behind it, and a group without its last record is named.
 //!
@@ -34,6 +35,9 @@ pub struct Tail {
     pub salvaged_count: u64,
     /// Pages of a torn group that were cut: written, never durable.
     pub torn_pages: u64,
+    /// Records that were durable, as a seal says that lies in the file still, and are gone: the file was cut short from outside. At least so
+    /// many; what lay behind them left no trace.
+    pub lost_count: u64,
     /// First record of a group that has no last record: it is never applied.
     pub cut_group: Option<u64>,
     /// What the times of all records amount to.
@@ -87,6 +91,11 @@ impl OpenSegment {
         self.file.read_exact_at(there, at).map_err(StorageError::io("read", &self.path))
     }
 
+    /// Whether the file ends inside that page: no crash does that, files have room for whole pages before they have their names.
+    fn is_cut(&self, page_number: u64) -> bool {
+        self.length < (page_number + 1) * PAGE_BYTES as u64
+    }
+
     fn write(&mut self, page_number: u64, from: &[u8]) -> Result<()> {
         self.write_unsynced(page_number, from)?;
         self.sync()
@@ -126,7 +135,8 @@ fn recover_files(stream: &Stream, state: Option<EpochState>, journal: Option<&Jo
     // Whoever closed the stream, or moved `seq_durable` in a journal of this boot, had synced the files up to there.
     let closed_at = state.and_then(|state| state.closed_at).unwrap_or(0);
     let durable = journal.map_or(0, JournalMap::seq_durable).max(closed_at);
-    let mut last = find_last_page(stream, durable, &mut buffer)?;
+    let (mut last, claimed) = find_last_page(stream, durable, &mut buffer)?;
+    let found = last.as_ref().map_or(0, |last| last.page.seal.last_sequence);
     let mut tail = Tail { torn_pages: last.as_ref().map_or(0, |last| last.torn_pages), ..Tail::default() };
     let newest_epoch = state.map_or(0, |state| state.epoch);
     if let Some(last) = &mut last {
@@ -143,10 +153,10 @@ fn recover_files(stream: &Stream, state: Option<EpochState>, journal: Option<&Jo
         last.segment.cut(last.page_number + 1)?;
     }
     if let Some(map) = journal {
-        let before = last.as_ref().map_or(0, |last| last.page.seal.last_sequence);
         last = salvage(stream, map, last, segment_pages, &mut buffer)?;
-        tail.salvaged_count = last.as_ref().map_or(0, |last| last.page.seal.last_sequence) - before;
+        tail.salvaged_count = last.as_ref().map_or(0, |last| last.page.seal.last_sequence) - found;
     }
+    tail.lost_count = claimed.saturating_sub(found + tail.salvaged_count);
     let Some(mut last) = last else { return Ok(tail) };
     if last.page.seal.complete == 0 {
         last.segment.read(last.page_number, buffer.bytes_mut())?;
@@ -211,12 +221,14 @@ fn close_page(segment: &mut OpenSegment, page_number: u64, page: &mut [u8], exte
     Ok(ValidPage { header, seal })
 }
 
-/// The last page of the last segment that has one; segments without are removed. Nothing is changed where less than `durable` is there.
-fn find_last_page(stream: &Stream, mut durable: u64, buffer: &mut JournalCopy) -> Result<Option<LastPage>> {
-    let (mut last, mut unsealed) = (None, Vec::new());
+/// The last page of the last segment that has one, and what a page that was cut short says was durable; segments without are removed.
+/// Nothing is changed where less than `durable` is there.
+fn find_last_page(stream: &Stream, mut durable: u64, buffer: &mut JournalCopy) -> Result<(Option<LastPage>, u64)> {
+    let (mut last, mut claimed, mut unsealed) = (None, 0, Vec::new());
     for first_sequence in list_segments(stream)?.into_iter().rev() {
         let path = stream.path(&segment_name(first_sequence));
-        last = last_page_of(stream, OpenSegment::open(stream, path.clone())?, first_sequence, buffer)?;
+        let (found, claim) = last_page_of(stream, OpenSegment::open(stream, path.clone())?, first_sequence, buffer)?;
+        (last, claimed) = (found, claimed.max(claim));
         if last.is_some() {
             break;
         }
@@ -235,10 +247,11 @@ fn find_last_page(stream: &Stream, mut durable: u64, buffer: &mut JournalCopy) -
         stream.disk().remove(&path).map_err(StorageError::io("remove", &path))?;
         stream.disk().sync_dir(stream.directory()).map_err(StorageError::io("sync the directory", stream.directory()))?;
     }
-    Ok(last)
+    Ok((last, claimed))
 }
 
-fn last_page_of(stream: &Stream, segment: OpenSegment, first_sequence: u64, buffer: &mut JournalCopy) -> Result<Option<LastPage>> {
+/// The last page of a segment, and what a page that was cut short says was durable (0 where there is none).
+fn last_page_of(stream: &Stream, segment: OpenSegment, first_sequence: u64, buffer: &mut JournalCopy) -> Result<(Option<LastPage>, u64)> {
     if segment.page_count == 0 {
         return Err(StorageError::corrupt(
             &segment.path,
@@ -247,11 +260,12 @@ fn last_page_of(stream: &Stream, segment: OpenSegment, first_sequence: u64, buff
         ));
     }
     let mut found: Option<(u64, ValidPage)> = None;
-    let mut torn_pages = 0;
-    let mut page_number = 0;
-    while page_number < segment.page_count {
+    let (mut torn_pages, mut first_torn, mut claimed) = (0, None, 0);
+    for page_number in 0..segment.page_count {
         segment.read(page_number, buffer.bytes_mut())?;
         let offset = page_number * PAGE_BYTES as u64;
+        let before = found.as_ref().map(|(_, before)| before);
+        let expected = before.map_or(first_sequence, |before| before.seal.last_sequence + 1);
         match validate(buffer.bytes()) {
             Validity::Valid(page) => {
                 page.check_owner(stream, &segment.path)?;
@@ -259,36 +273,44 @@ fn last_page_of(stream: &Stream, segment: OpenSegment, first_sequence: u64, buff
                     let reason = format!("its first sequence is {}, and its name says {first_sequence}", page.header.first_sequence);
                     return Err(StorageError::corrupt(&segment.path, 0, reason));
                 }
-                let expected = found.as_ref().map_or(first_sequence, |(_, before)| before.seal.last_sequence + 1);
                 let follows = torn_pages == 0
                     && page.header.first_sequence == expected
-                    && found.as_ref().is_none_or(|(_, before)| before.seal.complete == 1 && page.header.epoch == before.header.epoch);
-                let durable = found.as_ref().map_or(first_sequence - 1, |(_, before)| before.seal.last_sequence);
-                if !follows && page.seal.durable_sequence > durable {
-                    let reason = format!("records {} to {} were durable and are gone", durable + 1, page.seal.durable_sequence);
-                    return Err(StorageError::corrupt(&segment.path, offset, reason));
+                    && before.is_none_or(|before| before.seal.complete == 1 && page.header.epoch == before.header.epoch);
+                if !follows && page.seal.durable_sequence >= expected {
+                    // The damage is where the pages cease to follow: in a page without a seal, or behind the seal that still holds.
+                    let is_open = found.as_ref().filter(|(_, before)| before.seal.complete == 0).map(|(number, _)| *number);
+                    let damaged = is_open.or(first_torn).map_or(offset, |number| number * PAGE_BYTES as u64);
+                    let reason = format!("records {expected} to {} were durable and are gone", page.seal.durable_sequence);
+                    return Err(StorageError::corrupt(&segment.path, damaged, reason));
                 }
                 if follows {
                     found = Some((page_number, page));
-                } else {
-                    torn_pages += 1;
+                    continue;
                 }
             }
+            _ if segment.is_cut(page_number) => claimed = claim(buffer.bytes(), expected),
             Validity::Damaged(reason) => return Err(StorageError::corrupt(&segment.path, offset, reason)),
-            Validity::Unsealed if is_zero(buffer.bytes()) => {
-                // Allocated and never written; a torn group is shorter than the ring, so look that much further and no more.
-                if torn_pages > TORN_PAGES_MAX {
-                    break;
-                }
-                torn_pages += 1;
-            }
-            Validity::Unsealed => torn_pages += 1,
+            // Allocated and never written; a torn group is shorter than the ring, so look that much further and no more.
+            Validity::Unsealed if torn_pages > TORN_PAGES_MAX && is_zero(buffer.bytes()) => break,
+            Validity::Unsealed => {}
         }
-        page_number += 1;
+        first_torn = first_torn.or(Some(page_number));
+        torn_pages += 1;
     }
-    let Some((page_number, page)) = found else { return Ok(None) };
+    let Some((page_number, page)) = found else { return Ok((None, claimed)) };
     let torn_pages = count_torn(&segment, page_number + 1, buffer)?;
-    Ok(Some(LastPage { segment, page_number, page, torn_pages }))
+    Ok((Some(LastPage { segment, page_number, page, torn_pages }), claimed))
+}
+
+/// What the seals of a page that was cut short say was durable, where they agree with its header; what they cover is gone, so nothing
+/// proves them.
+fn claim(page: &[u8], first_sequence: u64) -> u64 {
+    let Ok(header) = PageHeader::read(page) else { return 0 };
+    let agrees = |seal: &Seal| {
+        let last = first_sequence.wrapping_add(u64::from(seal.record_count)).wrapping_sub(1);
+        header.first_sequence == first_sequence && seal.is_plausible() && seal.last_sequence == last && seal.durable_sequence < last
+    };
+    (0..SEAL_OFFSETS.len()).filter_map(|slot| Seal::read(page, slot)).filter(agrees).map(|seal| seal.durable_sequence).max().unwrap_or(0)
 }
 
 /// A torn group has at most this many pages.

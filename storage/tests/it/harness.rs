@@ -139,7 +139,8 @@ impl TestSequencer {
         Ok(())
     }
 
-    fn end_page(&mut self) {
+    /// Ends the page that is begun.
+    pub fn end_page(&mut self) {
         let mut page = self.page.take().unwrap();
         page.writer_mut().end(self.offset);
         self.progress.page_ended(self.page_index, self.offset, self.record_count);

@@ -1,9 +1,15 @@
 //! Journal and write-ahead log from outside: what was published is read back, whoever dies and whatever the disk gives back.
-#![allow(clippy::unwrap_used, clippy::print_stderr, reason = "helpers of tests, and a line where a test cannot run here")]
+#![allow(
+    clippy::unwrap_used,
+    clippy::print_stdout,
+    clippy::print_stderr,
+    reason = "helpers of tests, what a sweep went over, and a line where a test cannot run here"
+)]
 
 mod bad_input;
 mod child;
 mod content;
+mod exhaustive;
 mod harness;
 mod kill;
 mod power_loss;

@@ -315,6 +315,22 @@ impl SimDisk {
         self.state().log.clone()
     }
 
+    /// Changes a file's bytes as nobody should: what is there now and what is on disk.
+    pub fn damage(&self, path: &Path, act: impl FnOnce(&mut Vec<u8>)) {
+        let mut state = self.state();
+        let file = state.image.file(path).unwrap();
+        let file = &mut state.image.files[file];
+        act(&mut file.live);
+        file.durable.clone_from(&file.live);
+        file.pending.clear();
+    }
+
+    /// A file's bytes.
+    pub fn bytes(&self, path: &Path) -> Vec<u8> {
+        let state = self.state();
+        state.image.files[state.image.file(path).unwrap()].live.clone()
+    }
+
     pub fn image(&self) -> Image {
         self.state().image.clone()
     }
