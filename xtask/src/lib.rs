@@ -9,12 +9,14 @@
 
 mod finding;
 mod floors;
+mod power_cuts;
 mod steps;
 mod tidy;
 mod workspace;
 
 pub use finding::{Finding, refuse};
 pub use floors::{Crate, Dependency, Use, check_floors};
+pub use power_cuts::{PowerCuts, power_cuts};
 pub use steps::{floors, test, tidy};
 pub use tidy::{SourceFile, check_tidy};
 pub use workspace::{Program, Workspace};

@@ -4,7 +4,7 @@
 
 use clap::{Parser, Subcommand};
 use std::process::ExitCode;
-use tapewire_xtask::Workspace;
+use tapewire_xtask::{PowerCuts, Workspace};
 
 /// The automation of the Tapewire repository.
 #[derive(Debug, Parser)]
@@ -22,6 +22,8 @@ enum Verb {
     Floors,
     /// Checks the style of every text file.
     Tidy,
+    /// Cuts the power of a publisher at full speed, again and again, on a loop-mounted ext4 image; needs root.
+    PowerCuts(PowerCuts),
 }
 
 fn main() -> ExitCode {
@@ -36,9 +38,10 @@ fn main() -> ExitCode {
 
 fn run(arguments: &Arguments) -> anyhow::Result<()> {
     let workspace = Workspace::load()?;
-    match arguments.verb {
+    match &arguments.verb {
         Verb::Test => tapewire_xtask::test(&workspace),
         Verb::Floors => tapewire_xtask::floors(&workspace),
         Verb::Tidy => tapewire_xtask::tidy(&workspace),
+        Verb::PowerCuts(options) => tapewire_xtask::power_cuts(&workspace, options),
     }
 }

@@ -210,6 +210,12 @@ fn recorded() -> (SimDisk, Arc<Life>) {
     (disk, life)
 }
 
+fn step_count() -> usize {
+    let (disk, _) = recorded();
+    let _memory = Memory(memory_of(&disk));
+    disk.log().len()
+}
+
 #[test]
 fn a_power_loss_before_any_step_keeps_what_was_durable() {
     let (disk, life) = recorded();
@@ -249,7 +255,7 @@ fn a_power_loss_during_a_recovery_keeps_what_was_durable() {
 /// The process dies before a step: what it left in memory and what every process sees of its files stay.
 #[test]
 fn a_death_before_any_step_keeps_what_was_committed() {
-    let steps = recorded().0.log().len();
+    let steps = step_count();
     for number in 0..steps {
         at(&format!("death before step {number} of {steps}"), || die_at(number));
     }
@@ -289,7 +295,7 @@ fn die_at(number: usize) {
 /// power goes then, nothing that this recovery vouched for is lost.
 #[test]
 fn an_error_at_any_step_is_said_and_recovered_from() {
-    let steps = recorded().0.log().len();
+    let steps = step_count();
     for number in 0..steps {
         for fault in [Fault::Io, Fault::NoSpace, Fault::Short] {
             at(&format!("{fault:?} at step {number} of {steps}"), || fail_at(number, fault));
