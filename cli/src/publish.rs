@@ -15,7 +15,7 @@ use std::{
 };
 use tapewire_publisher::{
     Durability, Publisher, PublisherSettings, Refused, WhenFull,
-    feed::{CaptureFeed, CsvFeed, Feed, InstrumentBinding, Pace, Pacer, SimulatorFeed, SimulatorSpec},
+    feed::{CaptureFeed, CsvFeed, DbnFeed, Feed, InstrumentBinding, Pace, Pacer, SimulatorFeed, SimulatorSpec},
 };
 use tapewire_schemas::Kind;
 use tapewire_stdx::{clock::Clock, cores, failpoint, wait::Wait};
@@ -90,6 +90,10 @@ fn open_feed(source: &FeedSource) -> anyhow::Result<Box<dyn Feed>> {
         FeedSource::Csv(path) => {
             check_regular(path)?;
             Box::new(CsvFeed::open(path)?)
+        }
+        FeedSource::Dbn(path) => {
+            check_regular(path)?;
+            Box::new(DbnFeed::open(path)?)
         }
         FeedSource::Capture(format, paths) => {
             paths.iter().try_for_each(|path| check_regular(path))?;

@@ -69,6 +69,7 @@ pub use durable_watch::DurableWatch;
 pub use error::StorageError;
 pub use journal::{JournalOpener, JournalPage, JournalProgress, Signal, SignalMark};
 pub use log::{Found, LogReader, Refresh};
+pub use memmap2::MmapRaw;
 pub use registry::{AccountDefinition, Definition, Registry, RegistryWriter};
 pub use verify::{VerifyReport, verify_stream};
 pub use wal::Tail;

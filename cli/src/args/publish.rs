@@ -38,7 +38,7 @@ pub struct PublishArguments {
     /// Name of the stream.
     #[arg(long, default_value = "market")]
     pub stream: String,
-    /// csv:FILE, sim:seed=1,instruments=4,events=100000,trades=75,levels=50,live_clock=false, or a capture of what a venue sent, in one
+    /// csv:FILE, dbn:FILE (Databento), sim:seed=1,instruments=4,events=100000,trades=75,levels=50,live_clock=false, or a capture of what a venue sent, in one
     /// or more files in the order of their reception: binance:FILE,FILE…, kraken:FILE, coinbase:FILE, lean:FILE,FILE… (trade ticks; with
     /// lean-clean:FILE without those that are flagged as suspicious)
     #[arg(long)]
@@ -97,6 +97,7 @@ impl DemoArguments {
 #[derive(Clone, Debug)]
 pub enum FeedSource {
     Csv(PathBuf),
+    Dbn(PathBuf),
     /// A venue's messages, in one or more files.
     Capture(CaptureFormat, Vec<PathBuf>),
     Simulator(String),
@@ -120,10 +121,11 @@ impl FromStr for FeedSource {
         match (name, CAPTURES.iter().find(|(known, _)| *known == name)) {
             ("sim", _) if text.contains(':') => Ok(Self::Simulator(rest.to_owned())),
             ("csv", _) if !rest.is_empty() => Ok(Self::Csv(rest.into())),
+            ("dbn", _) if !rest.is_empty() => Ok(Self::Dbn(rest.into())),
             (_, Some((_, format))) if !rest.split(',').any(str::is_empty) => Ok(Self::Capture(*format, files())),
             _ => {
                 let captures = CAPTURES.map(|(name, _)| format!("{name}:FILE,FILE…")).join(", ");
-                Err(format!("a feed is csv:FILE or sim:SPEC, or a venue's capture: {captures}"))
+                Err(format!("a feed is csv:FILE or sim:SPEC, dbn:FILE, or a venue's capture: {captures}"))
             }
         }
     }

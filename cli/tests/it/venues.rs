@@ -175,3 +175,16 @@ fn lean_archives_give_every_trade() {
     assert_eq!(check("spy", "lean", "trades_all"), json!(0));
     assert_eq!(check("spy", "lean-clean", "trades_not_suspicious"), json!(10));
 }
+
+#[test]
+fn dbn_files_go_through_the_bus() {
+    let Some(data) = data() else { return println!("{SKIPPED}") };
+    let (published, markets) = through_the_bus(&format!("dbn:{}/raw/dbn/tests/data/test_data.tbbo.v1.dbn.zst", data.display()), 1);
+    assert_eq!(published["events"], 4);
+    for market in markets {
+        let trades = market.instruments["ESH1"].trades().unwrap();
+        assert_eq!((&trades["trades"], &trades["sum_size"], &trades["aggressor_sell_n"]), (&json!(2), &json!("26"), &json!(2)));
+        assert_eq!(trades["ohlcv_1m"], json!([[1_609_160_400, "3720.25", "3720.25", "3720.25", "3720.25", "26", 2]]));
+        assert_eq!(market.quote_count, 2);
+    }
+}

@@ -5,6 +5,7 @@
 //!
 //! * [`CsvFeed`] reads a capture in the neutral CSV format, plain or gzip.
 //! * [`CaptureFeed`] reads what venues sent, as it was captured: Binance, Kraken, Coinbase, and trade ticks of Lean.
+//! * [`DbnFeed`] reads DBN files.
 //! * [`SimulatorFeed`] makes plausible books and trades from a seed.
 //! * [`Pacer`] says when an event is due; feeds themselves never wait.
 //!
@@ -12,6 +13,7 @@
 
 mod capture;
 mod csv;
+mod databento;
 mod error;
 mod extent;
 mod lines;
@@ -23,6 +25,7 @@ mod tests;
 
 pub use capture::{CaptureFeed, CaptureFormat, Suspicious};
 pub use csv::CsvFeed;
+pub use databento::DbnFeed;
 pub use error::{FeedError, Place, ValueFault};
 pub use pace::{Pace, Pacer};
 pub use row::{CSV_HEADER, LINE_BYTES_MAX};

@@ -9,7 +9,7 @@ use std::{
 use tapewire_schemas::{Kind, Level, Payload, Side};
 
 /// Ids 1, 2, 3 … and the scales that the feed asked for.
-fn bind(feed: &mut dyn Feed) {
+pub(super) fn bind(feed: &mut dyn Feed) {
     let bindings: Vec<_> = (1..)
         .zip(feed.definitions())
         .map(|(instrument_id, it)| InstrumentBinding {
@@ -22,7 +22,7 @@ fn bind(feed: &mut dyn Feed) {
     feed.bind(&bindings);
 }
 
-fn describe(event: &Event<'_>) -> String {
+pub(super) fn describe(event: &Event<'_>) -> String {
     let levels = |levels: &[Level]| levels.iter().map(|l| format!("{}x{}", l.price, l.quantity)).collect::<Vec<_>>().join(" ");
     let what = match event.payload {
         Payload::Trade(it, side) => format!("trade {side:?} {}x{} id {} seq {}", it.price, it.quantity, it.trade_id, it.venue_seq),
@@ -257,18 +257,18 @@ fn bindings_must_suit_the_definitions() {
     assert_eq!(answer(&[one(18)]), Ok(Some("1 1/1 trade Buy 1500000000000000000x1000000000000000000 id 0 seq 0".into())));
 }
 
-/// Folder of the real captures, where it is there.
-fn captures() -> Option<PathBuf> {
+/// A folder of real data, where it is there.
+pub(super) fn shared(folder: &str) -> Option<PathBuf> {
     let folder = std::env::var_os("TAPEWIRE_DATA")
         .map_or_else(|| Path::new(env!("CARGO_MANIFEST_DIR")).join("../../shared/data"), PathBuf::from)
-        .join("normalized");
+        .join(folder);
     folder.is_dir().then_some(folder)
 }
 
 #[test]
 #[allow(clippy::print_stderr)]
 fn real_captures_have_their_known_event_counts() {
-    let Some(folder) = captures() else {
+    let Some(folder) = shared("normalized") else {
         eprintln!("skipped: no captures; set TAPEWIRE_DATA to their folder");
         return;
     };

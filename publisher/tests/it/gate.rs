@@ -124,7 +124,7 @@ impl DiskFile for GatedFile {
         self.file.try_lock()
     }
 
-    fn map(&self, length: usize, writable: bool) -> io::Result<memmap2::MmapRaw> {
+    fn map(&self, length: usize, writable: bool) -> io::Result<tapewire_storage::MmapRaw> {
         self.file.map(length, writable)
     }
 }
