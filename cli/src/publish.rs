@@ -15,7 +15,10 @@ use std::{
 };
 use tapewire_publisher::{
     Durability, Publisher, PublisherSettings, Refused, WhenFull,
-    feed::{CaptureFeed, CsvFeed, DbnFeed, Feed, InstrumentBinding, Pace, Pacer, SimulatorFeed, SimulatorSpec},
+    feed::{
+        CaptureFeed, CsvFeed, DbnFeed, Feed, InstrumentBinding, LiveCounters, LiveFeed, LiveSettings, Pace, Pacer, SimulatorFeed,
+        SimulatorSpec,
+    },
 };
 use tapewire_schemas::Kind;
 use tapewire_stdx::{clock::Clock, cores, failpoint, wait::Wait};
@@ -25,13 +28,15 @@ use tapewire_storage::{Bus, WalSettings};
 const SPIN_NS_MAX: u64 = 100_000;
 /// Sleeps are this long at most, so that a signal is heard.
 const SLEEP_NS_MAX: u64 = 20_000_000;
+/// A feed that has nothing is waited for so long, so that a signal is heard.
+const IDLE_WAIT: Duration = Duration::from_millis(20);
 /// Events between two looks at the clock when nothing is paced.
 const LOOK_EVENTS: u64 = 1024;
 
 pub fn run(arguments: &PublishArguments) -> anyhow::Result<Outcome> {
     let stop = StopFlag::install()?;
     // The feed and the core first: bad input must not leave a new epoch behind.
-    let mut feed = open_feed(&arguments.feed)?;
+    let mut feed = open_feed(&arguments.feed, &stop)?;
     check_core(arguments.core)?;
     if let Some(slow) = arguments.slow_at {
         failpoint::slow_down(slow.point, slow.delay);
@@ -79,13 +84,14 @@ pub fn run(arguments: &PublishArguments) -> anyhow::Result<Outcome> {
                 "skipped": met.skipped, "superseded": met.superseded, "unjoined": met.unjoined, "checksums": met.checksums,
                 "gaps": met.gaps, "disconnects": met.disconnects,
             },
+            "live": feed.live().as_ref().map(live_json),
         }),
         arguments.output,
     )?;
     Ok(Outcome::Done)
 }
 
-fn open_feed(source: &FeedSource) -> anyhow::Result<Box<dyn Feed>> {
+fn open_feed(source: &FeedSource, stop: &StopFlag) -> anyhow::Result<Box<dyn Feed>> {
     Ok(match source {
         FeedSource::Csv(path) => {
             check_regular(path)?;
@@ -99,6 +105,7 @@ fn open_feed(source: &FeedSource) -> anyhow::Result<Box<dyn Feed>> {
             paths.iter().try_for_each(|path| check_regular(path))?;
             Box::new(CaptureFeed::open(*format, paths)?)
         }
+        FeedSource::Live(spec) => Box::new(LiveFeed::open(LiveSettings::parse(spec)?, || stop.is_raised())?),
         FeedSource::Simulator(spec) => Box::new(SimulatorFeed::new(SimulatorSpec::parse(spec)?)?),
     })
 }
@@ -168,7 +175,15 @@ impl<'a> Run<'a> {
     fn publish_all(mut self, feed: &mut dyn Feed, publisher: &mut Publisher) -> anyhow::Result<Published> {
         let bar = progress_bar(feed.event_count_hint(), "events");
         let (mut count, mut left_out) = (0u64, 0u64);
-        while let Some(mut event) = feed.next()? {
+        loop {
+            let Some(mut event) = feed.next()? else {
+                // 0: an idle feed leaves time to look at the clock.
+                if self.is_over(0) || !feed.wait(IDLE_WAIT) {
+                    break;
+                }
+                self.progress(count, feed, publisher);
+                continue;
+            };
             if !self.leave_out.is_empty() && self.leave_out.contains(&event.payload.kind()) {
                 left_out += 1;
                 continue;
@@ -195,7 +210,7 @@ impl<'a> Run<'a> {
             count += 1;
             if count.is_multiple_of(LOOK_EVENTS) {
                 bar.set_position(count);
-                self.progress(count, publisher);
+                self.progress(count, feed, publisher);
             }
         }
         bar.finish_and_clear();
@@ -222,7 +237,7 @@ impl<'a> Run<'a> {
         }
     }
 
-    fn progress(&mut self, count: u64, publisher: &Publisher) {
+    fn progress(&mut self, count: u64, feed: &dyn Feed, publisher: &Publisher) {
         let now = Instant::now();
         let Some(interval) = self.progress_interval.filter(|_| now >= self.next_progress) else { return };
         self.next_progress = now + interval;
@@ -230,7 +245,18 @@ impl<'a> Run<'a> {
         let durable = publisher.wal_status().map_or(0, |status| status.seq_durable());
         console::progress(json!({ "progress": {
             "events": count, "seq_published": publisher.seq_published(), "seq_durable": durable, "stalls": counters.stalls,
-            "subscribers": publisher.subscriber_count(),
+            "subscribers": publisher.subscriber_count(), "live": feed.live().as_ref().map(live_json),
         }}));
     }
+}
+
+/// What a live feed has met, for those who watch it.
+fn live_json(it: &LiveCounters) -> serde_json::Value {
+    json!({
+        "connects": it.connects, "connect_failures": it.connect_failures, "disconnects": it.feed.disconnects, "messages": it.messages,
+        "bytes": it.bytes, "gaps": it.feed.gaps, "resyncs": it.resyncs, "superseded": it.feed.superseded, "unjoined": it.feed.unjoined,
+        "request_failures": it.request_failures, "stale_snapshots": it.stale_snapshots, "pings_received": it.pings_received,
+        "pings_sent": it.pings_sent, "silences": it.silences, "malformed": it.malformed, "oversized": it.oversized, "unknown": it.unknown,
+        "duplicate_trades": it.duplicate_trades, "missing_trades": it.missing_trades, "queue_stalls": it.queue_stalls,
+    })
 }

@@ -38,7 +38,8 @@ pub struct PublishArguments {
     /// Name of the stream.
     #[arg(long, default_value = "market")]
     pub stream: String,
-    /// csv:FILE, dbn:FILE (Databento), sim:seed=1,instruments=4,events=100000,trades=75,levels=50,live_clock=false, or a capture of what a venue sent, in one
+    /// csv:FILE, dbn:FILE (Databento), sim:seed=1,instruments=4,events=100000,trades=75,levels=50,live_clock=false, a venue itself until stopped, as in
+    /// live:binance-spot?symbols=BTCUSDT,ETHUSDT (or binance-usdm), or a capture of what a venue sent, in one
     /// or more files in the order of their reception: binance:FILE,FILE…, kraken:FILE, coinbase:FILE, lean:FILE,FILE… (trade ticks; with
     /// lean-clean:FILE without those that are flagged as suspicious)
     #[arg(long)]
@@ -101,6 +102,8 @@ pub enum FeedSource {
     /// A venue's messages, in one or more files.
     Capture(CaptureFormat, Vec<PathBuf>),
     Simulator(String),
+    /// A venue's WebSocket.
+    Live(String),
 }
 
 /// The captures, by the name before the colon.
@@ -120,12 +123,13 @@ impl FromStr for FeedSource {
         let files = || rest.split(',').map(PathBuf::from).collect();
         match (name, CAPTURES.iter().find(|(known, _)| *known == name)) {
             ("sim", _) if text.contains(':') => Ok(Self::Simulator(rest.to_owned())),
+            ("live", _) if !rest.is_empty() => Ok(Self::Live(rest.to_owned())),
             ("csv", _) if !rest.is_empty() => Ok(Self::Csv(rest.into())),
             ("dbn", _) if !rest.is_empty() => Ok(Self::Dbn(rest.into())),
             (_, Some((_, format))) if !rest.split(',').any(str::is_empty) => Ok(Self::Capture(*format, files())),
             _ => {
                 let captures = CAPTURES.map(|(name, _)| format!("{name}:FILE,FILE…")).join(", ");
-                Err(format!("a feed is csv:FILE or sim:SPEC, dbn:FILE, or a venue's capture: {captures}"))
+                Err(format!("a feed is csv:FILE, dbn:FILE, live:VENUE?SETTINGS or sim:SPEC, or a venue's capture: {captures}"))
             }
         }
     }

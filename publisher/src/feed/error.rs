@@ -107,6 +107,28 @@ pub enum FeedError {
         /// What to do.
         remedy: &'static str,
     },
+    /// A capture holds a message of a type that is not known.
+    #[error("{place} of {} holds a message of the unknown type {kind:?}; known are {known}; take it out of the file", path.display())]
+    Unknown {
+        /// The file.
+        path: PathBuf,
+        /// Where in it.
+        place: Place,
+        /// The type, as the venue names it.
+        kind: String,
+        /// The types that are known.
+        known: &'static str,
+    },
+    /// A venue does not answer as it should, or what it says cannot be published.
+    #[error("{url} {problem}; {remedy}")]
+    Venue {
+        /// Where the venue was asked.
+        url: String,
+        /// What it does.
+        problem: String,
+        /// What to do.
+        remedy: &'static str,
+    },
     /// The last message has no last row.
     #[error(
         "{} ends in the middle of the message that begins at line {line}: no row of it has bit 0 of flags; the file is cut off",

@@ -6,6 +6,7 @@
 //! * [`CsvFeed`] reads a capture in the neutral CSV format, plain or gzip.
 //! * [`CaptureFeed`] reads what venues sent, as it was captured: Binance, Kraken, Coinbase, and trade ticks of Lean.
 //! * [`DbnFeed`] reads DBN files.
+//! * [`LiveFeed`] receives from a venue over WebSocket, on threads of its own.
 //! * [`SimulatorFeed`] makes plausible books and trades from a seed.
 //! * [`Pacer`] says when an event is due; feeds themselves never wait.
 //!
@@ -17,6 +18,7 @@ mod databento;
 mod error;
 mod extent;
 mod lines;
+mod live;
 mod pace;
 mod row;
 mod simulator;
@@ -27,10 +29,12 @@ pub use capture::{CaptureFeed, CaptureFormat, Suspicious};
 pub use csv::CsvFeed;
 pub use databento::DbnFeed;
 pub use error::{FeedError, Place, ValueFault};
+pub use live::{LiveCounters, LiveFeed, LiveMarket, LiveSettings};
 pub use pace::{Pace, Pacer};
 pub use row::{CSV_HEADER, LINE_BYTES_MAX};
 pub use simulator::{SimulatorFeed, SimulatorSpec};
 
+use std::time::Duration;
 use tapewire_schemas::{Event, Scale};
 
 /// An instrument as the feed knows it, before the bus gave it an id.
@@ -69,7 +73,7 @@ pub trait Feed {
     /// Bindings that do not match the definitions make every later [`Self::next`] fail.
     fn bind(&mut self, ids: &[InstrumentBinding]);
 
-    /// The next event, borrowed from the feed's buffers; `None` at the end, and from then on.
+    /// The next event, borrowed from the feed's buffers; `None` where there is none, for which [`Self::wait`] has the reason.
     ///
     /// # Errors
     /// [`FeedError`]: the source is damaged or cannot be read; the feed ends here.
@@ -77,6 +81,16 @@ pub trait Feed {
 
     /// How many events the feed will give in all, where it knows.
     fn event_count_hint(&self) -> Option<u64>;
+
+    /// After a `None`: whether more may come, having waited for it, at most so long. `false` is the end, as of a file.
+    fn wait(&mut self, _at_most: Duration) -> bool {
+        false
+    }
+
+    /// What a live feed has met; `None` where the feed is none.
+    fn live(&self) -> Option<LiveCounters> {
+        None
+    }
 
     /// What the feed has met so far that is no market event.
     fn counters(&self) -> FeedCounters {

@@ -32,7 +32,7 @@ const WAITING_LEVELS_MAX: usize = 1 << 21;
 
 /// The two markets, which differ in how depth messages are linked.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Market {
+pub(in crate::feed) enum Market {
     Spot,
     Futures,
 }
@@ -151,23 +151,7 @@ impl Decoder for Binance {
     fn decode(&mut self, line: &Line<'_>, out: &mut Outlet) -> Result<(), FeedError> {
         let (received, json) = line.text.split_once(' ').unwrap_or((line.text, ""));
         let ts_recv = received.parse().map_err(|_| line.value("recv_ns", received, ValueFault::Integer))?;
-        let message: Message<'_> = serde_json::from_str(json).map_err(|error| refuse(json, line, &error))?;
-        if message.last_update_id.is_some() && message.data.is_none() {
-            return self.snapshot(&message, ts_recv, line, out);
-        }
-        let Some(data) = &message.data else {
-            if message.id.is_none() {
-                return Err(line.unknown(kind_of(None, message.stream), KNOWN));
-            }
-            out.counters.skipped += 1;
-            return Ok(());
-        };
-        match kind_of(data.kind, message.stream) {
-            "depthUpdate" => self.depth(data, ts_recv, line, out),
-            "trade" => self.trade(data, ts_recv, line, out),
-            "bookTicker" => self.quote(data, ts_recv, line, out),
-            other => Err(line.unknown(other, KNOWN)),
-        }
+        self.message(json, ts_recv, line, out)
     }
 
     fn finish(&mut self, out: &mut Outlet) -> Result<(), FeedError> {
@@ -196,6 +180,66 @@ fn refuse(json: &str, line: &Line<'_>, error: &serde_json::Error) -> FeedError {
 }
 
 impl Binance {
+    /// A decoder whose market is known before the first message.
+    pub(super) fn of(market: Market) -> Self {
+        Self { market: Some(market), ..Self::default() }
+    }
+
+    /// Takes a message that was received at `ts_recv`.
+    pub(super) fn message(&mut self, json: &str, ts_recv: u64, line: &Line<'_>, out: &mut Outlet) -> Result<(), FeedError> {
+        let message: Message<'_> = serde_json::from_str(json).map_err(|error| refuse(json, line, &error))?;
+        if message.last_update_id.is_some() && message.data.is_none() {
+            let instrument = only_instrument(line, out)?;
+            self.has_snapshot = true;
+            return self.snapshot(instrument, &message, (ts_recv, line), out);
+        }
+        let Some(data) = &message.data else {
+            if message.id.is_none() {
+                return Err(line.unknown(kind_of(None, message.stream), KNOWN));
+            }
+            out.counters.skipped += 1;
+            return Ok(());
+        };
+        match kind_of(data.kind, message.stream) {
+            "depthUpdate" => self.depth(data, ts_recv, line, out),
+            "trade" => self.trade(data, ts_recv, line, out),
+            "bookTicker" => self.quote(data, ts_recv, line, out),
+            other => Err(line.unknown(other, KNOWN)),
+        }
+    }
+
+    /// Takes a snapshot of one instrument, asked for by name, at `ts_recv`. One that does not join what waits is counted as superseded.
+    pub(super) fn snapshot_of(
+        &mut self,
+        instrument: usize,
+        json: &str,
+        ts_recv: u64,
+        line: &Line<'_>,
+        out: &mut Outlet,
+    ) -> Result<(), FeedError> {
+        let message: Message<'_> = serde_json::from_str(json).map_err(|error| line.syntax("Binance", &error))?;
+        self.snapshot(instrument, &message, (ts_recv, line), out)
+    }
+
+    /// Whether depth messages of an instrument wait for a snapshot.
+    pub(super) fn is_waiting(&self, instrument: usize) -> bool {
+        self.books.get(instrument).is_some_and(|book| !book.numbers.is_empty())
+    }
+
+    /// The book of an instrument waits for a snapshot again; so does what waited.
+    pub(super) fn unlink(&mut self, instrument: usize) {
+        self.book(instrument).link.reset();
+    }
+
+    /// The venue's connection ended: every book waits for a snapshot, and what waited will not be joined.
+    pub(super) fn disconnected(&mut self, ts_recv: u64, out: &mut Outlet) {
+        for book in &mut self.books {
+            book.link.reset();
+            book.give_up(out);
+        }
+        out.disconnected(ts_recv);
+    }
+
     /// The instrument of a message.
     fn instrument(&mut self, data: &Data<'_>, line: &Line<'_>, out: &mut Outlet) -> Result<usize, FeedError> {
         let index = out.catalog.index(need(data.symbol, "s", line)?, line)?;
@@ -256,28 +300,25 @@ impl Binance {
         Ok(())
     }
 
-    fn snapshot(&mut self, message: &Message<'_>, ts_recv: u64, line: &Line<'_>, out: &mut Outlet) -> Result<(), FeedError> {
-        match out.catalog.len() {
-            1 => {}
-            0 => {
-                let problem = "is a snapshot before any message that names its symbol".to_owned();
-                return Err(line.content(problem, "begin the file with the messages that were received first"));
-            }
-            _ => return Err(two_symbols(line)),
-        }
-        self.has_snapshot = true;
+    fn snapshot(
+        &mut self,
+        instrument: usize,
+        message: &Message<'_>,
+        (ts_recv, line): (u64, &Line<'_>),
+        out: &mut Outlet,
+    ) -> Result<(), FeedError> {
         let number = need(message.last_update_id, "lastUpdateId", line)?;
         let ts_event = event_time(message.happened_ms, message.sent_ms, line)?;
         // Only futures say when a snapshot was taken: it may come before the first depth message.
         self.check_market(if message.happened_ms.is_some() { Market::Futures } else { Market::Spot }, line)?;
-        let book = self.book(0);
+        let book = self.book(instrument);
         if !book.link.snapshot(number, book.numbers.iter().copied()) {
             out.counters.superseded += 1;
             return Ok(());
         }
-        let when = When { instrument: Some(0), ts_event, ts_recv };
-        let bids = levels(need(message.bids, "bids", line)?, 0, line, &mut out.catalog, &mut out.batch.levels)?;
-        let asks = levels(need(message.asks, "asks", line)?, 0, line, &mut out.catalog, &mut out.batch.levels)?;
+        let when = When { instrument: Some(instrument), ts_event, ts_recv };
+        let bids = levels(need(message.bids, "bids", line)?, instrument, line, &mut out.catalog, &mut out.batch.levels)?;
+        let asks = levels(need(message.asks, "asks", line)?, instrument, line, &mut out.catalog, &mut out.batch.levels)?;
         out.batch.items.push_back(Item { when, what: What::Snapshot { first: number, last: number }, bids, asks });
         book.join(ts_recv, out);
         Ok(())
@@ -316,6 +357,18 @@ impl Binance {
     }
 }
 
+/// The instrument of a snapshot that names none: the only one of its capture.
+fn only_instrument(line: &Line<'_>, out: &Outlet) -> Result<usize, FeedError> {
+    match out.catalog.len() {
+        1 => Ok(0),
+        0 => {
+            let problem = "is a snapshot before any message that names its symbol".to_owned();
+            Err(line.content(problem, "begin the file with the messages that were received first"))
+        }
+        _ => Err(two_symbols(line)),
+    }
+}
+
 fn two_symbols(line: &Line<'_>) -> FeedError {
     let problem = "makes the snapshots of this capture ambiguous: they name no symbol, and there are several".to_owned();
     line.content(problem, "divide the file by symbol, and publish each as a feed of its own")
@@ -346,10 +399,15 @@ impl Book {
     /// Gives up what waits where there is no room for more.
     fn room(&mut self, out: &mut Outlet) {
         if self.numbers.len() >= WAITING_MESSAGES_MAX || self.waiting.levels.len() >= WAITING_LEVELS_MAX {
-            out.counters.unjoined += self.numbers.len() as u64;
-            self.waiting.clear();
-            self.numbers.clear();
+            self.give_up(out);
         }
+    }
+
+    /// What waits will not be joined.
+    fn give_up(&mut self, out: &mut Outlet) {
+        out.counters.unjoined += self.numbers.len() as u64;
+        self.waiting.clear();
+        self.numbers.clear();
     }
 
     /// Behind a snapshot: gives what waited and follows it.

@@ -95,6 +95,11 @@ impl DepthLink {
         true
     }
 
+    /// What is known is no longer so: messages wait for a snapshot.
+    pub(super) fn reset(&mut self) {
+        self.state = State::Waiting;
+    }
+
     /// Whether a snapshot of that number holds all of a message.
     fn is_before(&self, numbers: DepthNumbers, snapshot: u64) -> bool {
         match self.rule {

@@ -24,6 +24,7 @@ mod json;
 mod kraken;
 mod lean;
 mod link;
+mod live;
 mod outlet;
 #[cfg(test)]
 mod tests;
@@ -32,6 +33,7 @@ use super::{
     Feed, FeedCounters, FeedError, FeedInstrument, InstrumentBinding, Place, ValueFault, check_bindings,
     lines::{LineLimit, LineReader},
 };
+pub(super) use live::{LiveBatch, LiveDecoder, LiveEvents, Market};
 use outlet::{At, Outlet};
 use std::path::{Path, PathBuf};
 use tapewire_schemas::Event;
@@ -117,7 +119,7 @@ impl Line<'_> {
     /// The error of a message whose type is not known.
     #[cold]
     fn unknown(&self, kind: &str, known: &'static str) -> FeedError {
-        self.content(format!("holds a message of the unknown type {kind:?}; known are {known}"), "take it out of the file")
+        FeedError::Unknown { path: self.path.to_owned(), place: Place::Line(self.number), kind: kind.to_owned(), known }
     }
 
     /// The error of a message that is not the JSON it should be.
