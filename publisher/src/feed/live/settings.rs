@@ -143,8 +143,8 @@ impl LiveSettings {
         match key {
             "symbols" => self.symbols = list(),
             "streams" => self.streams = list(),
-            "ws" => self.ws_url = value.trim_end_matches('/').to_owned(),
-            "rest" => self.rest_url = value.trim_end_matches('/').to_owned(),
+            "ws" => self.ws_url = value.to_owned(),
+            "rest" => self.rest_url = value.to_owned(),
             "scales" => self.scales = Some(scales(value, part)?),
             "snapshot_levels" => self.snapshot_levels = number(value, part)?,
             "connect_timeout_ms" => self.connect_timeout = time(value, part)?,
