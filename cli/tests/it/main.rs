@@ -15,10 +15,14 @@ mod full;
 mod input;
 mod kill;
 mod lapse;
+mod live;
 mod market;
 mod outputs;
 mod process;
 mod replay;
 mod space;
 mod tape;
+#[allow(dead_code, reason = "the tests of the feed itself use the rest of it")]
+#[path = "../../../publisher/tests/it/venue/mod.rs"]
+mod venue;
 mod venues;

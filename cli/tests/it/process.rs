@@ -85,6 +85,16 @@ impl Running {
         Some(value["progress"].clone()).filter(|progress| !progress.is_null())
     }
 
+    /// Everything on stdout so far.
+    pub fn stdout(&self) -> String {
+        text_of(&self.stdout)
+    }
+
+    /// Everything on stderr so far.
+    pub fn stderr(&self) -> String {
+        text_of(&self.stderr)
+    }
+
     /// SIGKILL, and everything that was said before.
     pub fn kill(mut self) -> Finished {
         self.child.kill().unwrap();
