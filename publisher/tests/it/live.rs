@@ -12,11 +12,19 @@ use tapewire_schemas::{BookRef, ControlCode, Event, Level, Payload, Scale};
 /// Everything in a test has the venue's eight decimals.
 const DIGITS: u8 = 8;
 
+/// A book as a subscriber builds it, and the number of its last update; `None` where it is stale.
+#[derive(Default)]
+struct SeenBook {
+    bids: BTreeMap<i64, i64>,
+    asks: BTreeMap<i64, i64>,
+    number: Option<u64>,
+}
+
 /// What a subscriber would know, and what it would complain of.
 #[derive(Default)]
 struct Seen {
-    /// By instrument id, which begins at 1: levels, and the number of the last update; `None` where the book is stale.
-    books: BTreeMap<u32, (BTreeMap<i64, i64>, BTreeMap<i64, i64>, Option<u64>)>,
+    /// By instrument id, which begins at 1.
+    books: BTreeMap<u32, SeenBook>,
     trades: BTreeMap<u32, Vec<u64>>,
     gaps: Vec<(u32, u64, u64)>,
     disconnects: u64,
@@ -35,26 +43,26 @@ impl Seen {
             Payload::Trade(trade, _) => self.trades.entry(id).or_default().push(trade.trade_id),
             Payload::BookSnapshot(levels) => {
                 let book = self.books.entry(id).or_default();
-                *book = Default::default();
-                apply(book, &levels);
+                *book = SeenBook::default();
+                book.apply(&levels);
                 self.snapshots += 1;
             }
             Payload::BookDelta(levels) => {
                 let is_futures = self.is_futures;
                 let book = self.books.entry(id).or_default();
-                let before = book.2.unwrap_or_else(|| panic!("a delta for a stale book: {event:?}"));
+                let before = book.number.unwrap_or_else(|| panic!("a delta for a stale book: {event:?}"));
                 assert!(levels.venue_seq_last >= before, "{event:?} is applied again, or late");
                 assert!(is_futures || levels.venue_seq_first <= before + 1, "{event:?} leaves a hole behind {before}");
-                apply(book, &levels);
+                book.apply(&levels);
             }
             Payload::Control(control) => match control.code() {
                 Some(ControlCode::Gap) => {
                     self.gaps.push((id, control.sequence, control.last_sequence));
-                    self.books.entry(id).or_default().2 = None;
+                    self.books.entry(id).or_default().number = None;
                 }
                 Some(ControlCode::VenueDisconnected) => {
                     self.disconnects += 1;
-                    self.books.values_mut().for_each(|book| book.2 = None);
+                    self.books.values_mut().for_each(|book| book.number = None);
                 }
                 other => panic!("{other:?} is no business of a feed"),
             },
@@ -63,17 +71,23 @@ impl Seen {
     }
 }
 
-fn apply(book: &mut (BTreeMap<i64, i64>, BTreeMap<i64, i64>, Option<u64>), levels: &BookRef<'_>) {
-    let set = |side: &mut BTreeMap<i64, i64>, level: &Level| {
-        if level.quantity == 0 {
-            side.remove(&level.price)
-        } else {
-            side.insert(level.price, level.quantity)
+impl SeenBook {
+    fn apply(&mut self, levels: &BookRef<'_>) {
+        let set = |side: &mut BTreeMap<i64, i64>, level: &Level| {
+            if level.quantity == 0 {
+                side.remove(&level.price)
+            } else {
+                side.insert(level.price, level.quantity)
+            };
         };
-    };
-    levels.bids.iter().for_each(|level| set(&mut book.0, level));
-    levels.asks.iter().for_each(|level| set(&mut book.1, level));
-    book.2 = Some(levels.venue_seq_last);
+        levels.bids.iter().for_each(|level| set(&mut self.bids, level));
+        levels.asks.iter().for_each(|level| set(&mut self.asks, level));
+        self.number = Some(levels.venue_seq_last);
+    }
+
+    fn canonical(&self) -> String {
+        canonical(self.bids.iter().rev(), self.asks.iter())
+    }
 }
 
 fn settings(venue: &Venue, market: &str, symbols: &str, rest: &str) -> LiveSettings {
@@ -135,9 +149,8 @@ fn check(markets: Vec<Market>, sessions: Vec<Vec<Act>>, rest_acts: Vec<RestAct>,
     let mut feed = open(settings(&venue, market, &symbols, rest));
     let seen = drain(&mut venue, &mut feed, is_futures);
     for (id, (symbol, book)) in (1..).zip(venue.books()) {
-        let (bids, asks, number) = &seen.books[&id];
-        assert!(number.is_some(), "the book of {symbol} is stale at the end");
-        assert_eq!(canonical(bids.iter().rev(), asks.iter()), book, "the book of {symbol}");
+        assert!(seen.books[&id].number.is_some(), "the book of {symbol} is stale at the end");
+        assert_eq!(seen.books[&id].canonical(), book, "the book of {symbol}");
         let unique: HashSet<u64> = seen.trades[&id].iter().copied().collect();
         assert_eq!(unique.len(), seen.trades[&id].len(), "a trade of {symbol} came twice");
         assert_eq!(unique, venue.trades(&symbol).into_iter().collect::<HashSet<_>>(), "trades of {symbol}");
@@ -253,11 +266,11 @@ fn what_comes_twice_or_late_is_published_once() {
 
 #[test]
 fn a_silent_venue_is_asked_and_a_dead_one_given_up() {
-    let fast = "ping_after_ms=60&silence_max_ms=400";
-    let (seen, counters) = check(one(), vec![vec![Act::Joined(1), Act::Quiet, Act::Quiet, Act::Send(5), Act::Finish]], vec![], fast);
+    let patient = "ping_after_ms=60&silence_max_ms=20000";
+    let (seen, counters) = check(one(), vec![vec![Act::Joined(1), Act::Quiet, Act::Quiet, Act::Send(5), Act::Finish]], vec![], patient);
     assert_eq!((seen.disconnects, counters.silences), (0, 0));
     assert!(counters.pings_sent >= 2, "{counters:?}");
-    let (seen, counters) = check(one(), vec![until(1, Act::Dead), last(2)], vec![], fast);
+    let (seen, counters) = check(one(), vec![until(1, Act::Dead), last(2)], vec![], "ping_after_ms=60&silence_max_ms=1500");
     assert_eq!((seen.disconnects, counters.silences, counters.connects), (1, 1, 2));
     assert!(counters.pings_sent >= 1, "{counters:?}");
 }
@@ -275,8 +288,11 @@ fn a_snapshot_that_cannot_be_used_is_asked_for_again() {
         (half, ""),
     ] {
         println!("{bad:?}");
+        let is_timed = !rest.is_empty();
         let (seen, counters) = check(one(), vec![last(1)], vec![bad.clone(), bad, RestAct::Answer], rest);
-        assert_eq!((counters.request_failures, seen.snapshots, seen.disconnects), (2, 1, 0), "{counters:?}");
+        assert_eq!((seen.snapshots, seen.disconnects), (1, 0), "{counters:?}");
+        // On a busy machine a proper answer may come too late as well.
+        assert!(counters.request_failures == 2 || is_timed && counters.request_failures > 2, "{counters:?}");
     }
     let (seen, counters) = check(one(), vec![last(1)], vec![RestAct::Old, RestAct::Old], "");
     assert_eq!((counters.stale_snapshots, seen.snapshots), (2, 1));
@@ -335,8 +351,7 @@ fn a_slow_sequencer_slows_the_venue_down() {
         }
     }
     let rest = drain_into(&mut venue, &mut feed, seen);
-    let (bids, asks, _) = &rest.books[&1];
-    assert_eq!(canonical(bids.iter().rev(), asks.iter()), venue.books()[0].1);
+    assert_eq!(rest.books[&1].canonical(), venue.books()[0].1);
     assert_eq!(rest.trades[&1], venue.trades("BTCUSDT"));
     assert_eq!((rest.gaps.len(), rest.disconnects), (0, 0));
 }
@@ -392,6 +407,68 @@ fn changed_decimals_end_the_feed() {
     };
     assert!(error.to_string().contains("has changed the decimals of BTCUSDT; start again"), "{error}");
     assert!(matches!(feed.next(), Ok(None)) && !feed.wait(Duration::from_millis(1)));
+}
+
+/// Through TLS, streams and requests alike; and only with a certificate that is trusted.
+#[cfg(feature = "tls")]
+#[test]
+fn a_secured_venue() {
+    let mut venue = Venue::start(one(), vec![until(1, Act::Half), last(2)], vec![]);
+    let key = rcgen::generate_simple_self_signed(["localhost".to_owned()]).unwrap();
+    let directory = tempfile::tempdir().unwrap();
+    let ca = directory.path().join("ca.pem");
+    std::fs::write(&ca, key.cert.pem()).unwrap();
+    let (streams, rest) = (secured(&venue.ws_url(), &key), secured(&venue.rest_url(), &key));
+    let text = format!("binance-spot?symbols=BTCUSDT&ws=wss://{streams}&rest=https://{rest}&backoff_min_ms=1&backoff_max_ms=20");
+    let mut feed = open(LiveSettings::parse(&format!("{text}&ca={}", ca.display())).unwrap());
+    let seen = drain(&mut venue, &mut feed, false);
+    assert_eq!(seen.books[&1].canonical(), venue.books()[0].1);
+    assert_eq!((seen.trades[&1].len(), seen.disconnects), (venue.trades("BTCUSDT").len(), 1));
+    let refused = |rest: &str| LiveFeed::open(LiveSettings::parse(&format!("{text}&{rest}")).unwrap(), || false).unwrap_err().to_string();
+    assert!(refused("open_timeout_ms=1").contains("UnknownIssuer"), "{}", refused("open_timeout_ms=1"));
+    std::fs::write(&ca, "nothing").unwrap();
+    assert!(refused(&format!("ca={}", ca.display())).contains("holds no certificate"));
+    assert!(refused("ca=no/such/file").contains("no/such/file cannot be read as certificates"));
+}
+
+/// The address of something that speaks TLS in front of `url`.
+#[cfg(feature = "tls")]
+fn secured(url: &str, key: &rcgen::CertifiedKey<rcgen::KeyPair>) -> String {
+    use rustls::{ServerConfig, ServerConnection, StreamOwned, crypto::ring, pki_types::PrivateKeyDer};
+    use std::{
+        net::{TcpListener, TcpStream},
+        sync::Arc,
+        thread,
+    };
+    let behind = url.split_once("://").unwrap().1.to_owned();
+    let private = PrivateKeyDer::try_from(key.signing_key.serialize_der()).unwrap();
+    let config = ServerConfig::builder_with_provider(Arc::new(ring::default_provider())).with_safe_default_protocol_versions().unwrap();
+    let config = Arc::new(config.with_no_client_auth().with_single_cert(vec![key.cert.der().clone()], private).unwrap());
+    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+    let port = listener.local_addr().unwrap().port();
+    let brief = Some(Duration::from_millis(2));
+    thread::spawn(move || {
+        for outer in listener.incoming() {
+            let (outer, inner, config) = (outer.unwrap(), TcpStream::connect(&behind), Arc::clone(&config));
+            // The venue behind has ended.
+            let Ok(mut inner) = inner else { return };
+            [&outer, &inner].into_iter().for_each(|stream| stream.set_read_timeout(brief).unwrap());
+            let mut outer = StreamOwned::new(ServerConnection::new(config).unwrap(), outer);
+            thread::spawn(move || while pass(&mut outer, &mut inner) && pass(&mut inner, &mut outer) {});
+        }
+    });
+    format!("localhost:{port}")
+}
+
+/// Passes on what is there; `false` at the end.
+#[cfg(feature = "tls")]
+fn pass(from: &mut impl std::io::Read, to: &mut impl std::io::Write) -> bool {
+    let mut bytes = [0; 65536];
+    match from.read(&mut bytes) {
+        Ok(0) => false,
+        Ok(count) => to.write_all(&bytes[..count]).and_then(|()| to.flush()).is_ok(),
+        Err(error) => matches!(error.kind(), std::io::ErrorKind::WouldBlock | std::io::ErrorKind::TimedOut),
+    }
 }
 
 /// A real market, where there is a capture of one.

@@ -35,6 +35,8 @@ mod snapshots;
 mod socket;
 #[cfg(test)]
 mod tests;
+#[cfg(feature = "tls")]
+mod tls;
 
 pub use counters::LiveCounters;
 pub use settings::{LiveMarket, LiveSettings};

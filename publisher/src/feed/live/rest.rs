@@ -58,6 +58,8 @@ impl Rest {
             // The default would read the environment.
             .proxy(None)
             .user_agent(concat!("tapewire/", env!("CARGO_PKG_VERSION")));
+        #[cfg(feature = "tls")]
+        let config = config.tls_config(super::tls::http_config(settings)?);
         Ok(Self { agent: config.build().new_agent(), settings: settings.clone() })
     }
 

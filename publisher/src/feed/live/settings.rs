@@ -1,7 +1,7 @@
 //! What a live feed connects to, and its limits.
 
 use crate::feed::{FeedError, capture::Market};
-use std::{str::FromStr, time::Duration};
+use std::{path::PathBuf, str::FromStr, time::Duration};
 use tapewire_schemas::Scale;
 
 /// Streams of one connection, as the venue limits them.
@@ -68,6 +68,8 @@ pub struct LiveSettings {
     pub ws_url: String,
     /// `http://host:port` or `https://host:port`, without a path.
     pub rest_url: String,
+    /// A file of PEM certificates that are trusted instead of Mozilla's, as behind a proxy that inspects TLS.
+    pub ca_file: Option<PathBuf>,
     /// Scales of every instrument; `None` asks the venue's `exchangeInfo`.
     pub scales: Option<(Scale, Scale)>,
     /// Levels of each side that a snapshot is asked for.
@@ -103,6 +105,7 @@ impl LiveSettings {
             streams: vec!["depth@100ms".to_owned(), "trade".to_owned()],
             ws_url: ws_url.to_owned(),
             rest_url: rest_url.to_owned(),
+            ca_file: None,
             scales: None,
             snapshot_levels: 1000,
             connect_timeout: Duration::from_secs(10),
@@ -118,6 +121,7 @@ impl LiveSettings {
     }
 
     /// Reads `binance-spot?symbols=BTCUSDT,ETHUSDT`, with further settings behind `&`: `ws=URL`, `rest=URL`, `streams=depth@100ms,trade`,
+    /// `ca=FILE` (PEM certificates that are trusted instead of Mozilla's),
     /// `scales=2,5` (decimals of prices and quantities), `snapshot_levels`, `connect_timeout_ms`, `request_timeout_ms`,
     /// `open_timeout_ms`, `ping_after_ms`, `silence_max_ms`, `backoff_min_ms`, `backoff_max_ms`, `message_bytes_max`,
     /// `queue_messages_max`, `seed`.
@@ -145,6 +149,7 @@ impl LiveSettings {
             "streams" => self.streams = list(),
             "ws" => self.ws_url = value.to_owned(),
             "rest" => self.rest_url = value.to_owned(),
+            "ca" => self.ca_file = Some(value.into()),
             "scales" => self.scales = Some(scales(value, part)?),
             "snapshot_levels" => self.snapshot_levels = number(value, part)?,
             "connect_timeout_ms" => self.connect_timeout = time(value, part)?,

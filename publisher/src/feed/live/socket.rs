@@ -67,7 +67,7 @@ impl Socket {
         let tcp = open_tcp(&host, port, deadline)?;
         let timeouts = tcp.set_read_timeout(Some(LOOK_INTERVAL)).and_then(|()| tcp.set_write_timeout(Some(settings.connect_timeout)));
         timeouts.and_then(|()| tcp.set_nodelay(true)).map_err(|error| format!("the connection cannot be set up: {error}"))?;
-        let stream = if is_secure { secure(&host, tcp)? } else { Stream::Plain(tcp) };
+        let stream = if is_secure { secure(settings, &host, tcp)? } else { Stream::Plain(tcp) };
         let config = WebSocketConfig::default()
             .max_message_size(Some(settings.message_bytes_max))
             .max_frame_size(Some(settings.message_bytes_max))
@@ -145,23 +145,16 @@ fn open_tcp(host: &str, port: u16, deadline: Instant) -> Result<TcpStream, Conne
 enum Stream {
     Plain(TcpStream),
     #[cfg(feature = "tls")]
-    Tls(Box<rustls::StreamOwned<rustls::ClientConnection, TcpStream>>),
+    Tls(Box<super::tls::TlsStream>),
 }
 
 #[cfg(feature = "tls")]
-fn secure(host: &str, tcp: TcpStream) -> Result<Stream, ConnectFailure> {
-    use std::sync::Arc;
-    let name = rustls::pki_types::ServerName::try_from(host.to_owned()).map_err(|error| format!("{host}: {error}"))?;
-    let roots = rustls::RootCertStore::from_iter(webpki_roots::TLS_SERVER_ROOTS.iter().cloned());
-    let provider = Arc::new(rustls::crypto::ring::default_provider());
-    let config = rustls::ClientConfig::builder_with_provider(provider).with_safe_default_protocol_versions();
-    let config = config.map_err(|error| error.to_string())?.with_root_certificates(roots).with_no_client_auth();
-    let connection = rustls::ClientConnection::new(Arc::new(config), name).map_err(|error| error.to_string())?;
-    Ok(Stream::Tls(Box::new(rustls::StreamOwned::new(connection, tcp))))
+fn secure(settings: &LiveSettings, host: &str, tcp: TcpStream) -> Result<Stream, ConnectFailure> {
+    Ok(Stream::Tls(Box::new(super::tls::secure(settings, host, tcp)?)))
 }
 
 #[cfg(not(feature = "tls"))]
-fn secure(host: &str, _tcp: TcpStream) -> Result<Stream, ConnectFailure> {
+fn secure(_settings: &LiveSettings, host: &str, _tcp: TcpStream) -> Result<Stream, ConnectFailure> {
     Err(format!("{host}: this program was built without the feature tls").into())
 }
 
