@@ -8,6 +8,7 @@
 //! BUS/<stream>/registry.log            definitions (see `registry`)
 //! BUS/<stream>/wal_{sequence:020}.log  segments
 //! BUS/<stream>/spare_*.tmp             segments allocated ahead
+//! BUS/<stream>/cursors/<name>          positions of consumers (see `cursor`)
 //! /dev/shm/tapewire-<bus id>/<stream>.<epoch>.journal
 //! /dev/shm/tapewire-<bus id>/<stream>.<pid>.<random>.cell   how a publisher or subscriber is (see `cell`)
 //! ```
@@ -137,8 +138,8 @@ impl Bus {
     }
 }
 
-/// The longest name of a stream.
-const STREAM_NAME_BYTES_MAX: usize = 64;
+/// The longest name of a stream or cursor.
+const NAME_BYTES_MAX: usize = 64;
 /// Looks at a bus that another process is creating; each yields the core.
 const CREATE_LOOKS_MAX: u32 = 1_000_000;
 
@@ -169,10 +170,7 @@ impl Stream {
 
     /// Whether the name can be a file's: checked before anything is made of it.
     pub(crate) fn check_name(&self) -> Result<()> {
-        let is_plain = |byte: u8| byte.is_ascii_alphanumeric() || matches!(byte, b'-' | b'_' | b'.');
-        let sound =
-            (1..=STREAM_NAME_BYTES_MAX).contains(&self.name.len()) && !self.name.starts_with('.') && self.name.bytes().all(is_plain);
-        if sound { Ok(()) } else { Err(StorageError::StreamName { name: self.name.clone() }) }
+        if is_name(&self.name) { Ok(()) } else { Err(StorageError::StreamName { name: self.name.clone() }) }
     }
 
     pub(crate) fn path(&self, name: &str) -> PathBuf {
@@ -207,6 +205,12 @@ impl Stream {
         }
         small_file::write(self.disk(), &self.path("epoch"), "epoch", &payload)
     }
+}
+
+/// Whether a name can be a file's, and is none of the hidden ones.
+pub(crate) fn is_name(name: &str) -> bool {
+    let is_plain = |byte: u8| byte.is_ascii_alphanumeric() || matches!(byte, b'-' | b'_' | b'.');
+    (1..=NAME_BYTES_MAX).contains(&name.len()) && !name.starts_with('.') && name.bytes().all(is_plain)
 }
 
 /// What the epoch file says.

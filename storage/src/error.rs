@@ -109,6 +109,42 @@ pub enum StorageError {
         /// The name.
         name: String,
     },
+    /// A cursor's name becomes the name of a file.
+    #[error("{name:?} is no name of a cursor: 1 to 64 letters, digits, '-', '_' and '.', not beginning with '.'")]
+    CursorName {
+        /// The name.
+        name: String,
+    },
+    /// There is no such cursor: store it first, or begin at a sequence, a time, or live.
+    #[error("stream {} has no cursor {name:?}: `tapewire cursor move` makes one, `tapewire cursor list` shows what there is", path.display())]
+    NoCursor {
+        /// Directory of the stream.
+        path: PathBuf,
+        /// The cursor.
+        name: String,
+    },
+    /// Another consumer has the cursor.
+    #[error("cursor {name:?} is being moved by another consumer: stop that one first, or take another name ({})", path.display())]
+    CursorBusy {
+        /// The cursor.
+        name: String,
+        /// Its file.
+        path: PathBuf,
+    },
+    /// A cursor's file is not what was stored: where its consumer was is not known.
+    #[error(
+        "cursor {name:?} is damaged: {reason} ({}); set it to where its consumer is known to have been with \
+         `tapewire cursor move {name}`, or delete it with `tapewire cursor delete {name}`",
+        path.display()
+    )]
+    CursorDamaged {
+        /// Its file.
+        path: PathBuf,
+        /// The cursor.
+        name: String,
+        /// What is wrong.
+        reason: String,
+    },
     /// A setting out of its range.
     #[error("{setting} is {value}: {reason}")]
     Setting {

@@ -49,6 +49,7 @@
 
 mod bus;
 mod cell;
+mod cursor;
 mod disk;
 mod durable_watch;
 mod error;
@@ -64,11 +65,12 @@ pub use bus::{Bus, EpochState, Stream};
 pub use cell::{
     CELL_BYTES, Cell, CellIdentity, CellNumbers, CellReport, CellRole, PublisherNumbers, SubscriberNumbers, list_cells, sweep_cells,
 };
+pub use cursor::{Cursor, CursorPosition, CursorState};
 pub use disk::{Access, DIRECT_ALIGNMENT, Disk, DiskFile, RealDisk};
 pub use durable_watch::DurableWatch;
 pub use error::StorageError;
 pub use journal::{JournalOpener, JournalPage, JournalProgress, Signal, SignalMark};
-pub use log::{Found, LogReader, Refresh};
+pub use log::{Found, LogReader, Refresh, Standing};
 pub use memmap2::MmapRaw;
 pub use registry::{AccountDefinition, Definition, Registry, RegistryWriter};
 pub use verify::{VerifyReport, verify_stream};

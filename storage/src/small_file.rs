@@ -19,7 +19,8 @@ fn line(name: &str, payload: &str) -> String {
 
 /// Replaces the file.
 pub(crate) fn write(disk: &dyn Disk, path: &Path, name: &str, payload: &str) -> Result<()> {
-    let beside = path.with_extension("tmp");
+    // Hidden, so that no file of another name can be in its place.
+    let beside = path.with_file_name(format!(".{}.tmp", path.file_name().unwrap_or_default().display()));
     let file = disk.open(&beside, Access::Create).map_err(StorageError::io("create", &beside))?;
     file.write_all_at(line(name, payload).as_bytes(), 0).map_err(StorageError::io("write", &beside))?;
     file.sync_data().map_err(StorageError::io("sync", &beside))?;

@@ -8,6 +8,7 @@ mod damage;
 mod find;
 mod head;
 mod segment;
+mod standing;
 
 use crate::{
     bus::{EpochState, Stream},
@@ -16,6 +17,7 @@ use crate::{
     wal::{Validity, list_segments, validate},
 };
 use segment::OpenSegment;
+pub use standing::Standing;
 use tapewire_schemas::{PAGE_BYTES, PageView};
 
 /// What a search found.

@@ -15,7 +15,7 @@ use tapewire_stdx::{
     failpoint::{FailPoint, arm},
     wait::Wait,
 };
-use tapewire_storage::{Bus, StorageError, StreamWriter, WalSettings, recover_stream};
+use tapewire_storage::{Bus, Cursor, CursorPosition, StorageError, StreamWriter, WalSettings, recover_stream};
 
 const ROLE: &str = "TAPEWIRE_TEST_ROLE";
 const BUS: &str = "TAPEWIRE_TEST_BUS";
@@ -120,6 +120,7 @@ fn role() {
             recover_stream(&bus, STREAM, &settings).unwrap();
         }
         "read" => read(&bus, &progress),
+        "cursor" => move_cursor(&bus, &progress),
         "refused" => match StreamWriter::open(&bus, STREAM, &settings) {
             Err(StorageError::WriterActive { pid, .. }) => assert_eq!(Some(pid), variable(PID)),
             other => panic!("{other:?}"),
@@ -159,6 +160,15 @@ fn write(bus: &Bus, settings: &WalSettings, progress: &File) {
 /// Whether the writer has appended all its pages.
 pub fn has_all_pages(bus: &Path) -> bool {
     std::fs::read(bus.join("write.progress")).is_ok_and(|bytes| bytes.get(8..16) == Some(&[0xff; 8]))
+}
+
+fn move_cursor(bus: &Bus, progress: &File) {
+    let mut cursor = Cursor::open(&bus.stream(STREAM), "consumer").unwrap();
+    let from = cursor.position().map_or(1, |position| position.sequence);
+    for sequence in from.. {
+        cursor.store(CursorPosition { epoch: 1, sequence, ts_updated: sequence }).unwrap();
+        progress.write_all_at(&sequence.to_le_bytes(), 0).unwrap();
+    }
 }
 
 fn read(bus: &Bus, progress: &File) {

@@ -9,6 +9,7 @@
 mod bad_input;
 mod child;
 mod content;
+mod cursors;
 mod exhaustive;
 mod harness;
 mod kill;
