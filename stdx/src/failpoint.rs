@@ -30,11 +30,17 @@ pub enum FailPoint {
     Salvage = 8,
     /// All of a dead writer's journal is in the WAL; the journal still exists.
     SalvageDone = 9,
+    /// It is chosen which segments to delete.
+    PruneChosen = 10,
+    /// It is on disk which segments are no longer kept; all of them are still there.
+    PruneNoted = 11,
+    /// A segment is deleted; its directory is not synced.
+    PruneRemoved = 12,
 }
 
 impl FailPoint {
     /// Every fail point and the name it has on the command line.
-    pub const ALL: [(Self, &'static str); 9] = [
+    pub const ALL: [(Self, &'static str); 12] = [
         (Self::WriterStart, "writer-start"),
         (Self::EpochTaken, "epoch-taken"),
         (Self::PageTurn, "page-turn"),
@@ -44,6 +50,9 @@ impl FailPoint {
         (Self::SealSynced, "seal-synced"),
         (Self::Salvage, "salvage"),
         (Self::SalvageDone, "salvage-done"),
+        (Self::PruneChosen, "prune-chosen"),
+        (Self::PruneNoted, "prune-noted"),
+        (Self::PruneRemoved, "prune-removed"),
     ];
 
     /// The fail point of a name.

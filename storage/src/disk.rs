@@ -50,6 +50,10 @@ pub trait Disk: Debug + Send + Sync {
 pub trait DiskFile: Debug + Send + Sync {
     /// Length in bytes.
     fn length(&self) -> io::Result<u64>;
+    /// When it was last written, nanoseconds since the UNIX epoch.
+    fn ts_modified(&self) -> io::Result<u64> {
+        Err(io::ErrorKind::Unsupported.into())
+    }
     /// Fills `into` from `offset` on; end of file is [`io::ErrorKind::UnexpectedEof`].
     fn read_exact_at(&self, into: &mut [u8], offset: u64) -> io::Result<()>;
     /// Writes all of `from` at `offset`.
@@ -147,6 +151,11 @@ impl Drop for RealFile {
 impl DiskFile for RealFile {
     fn length(&self) -> io::Result<u64> {
         Ok(self.file.metadata()?.len())
+    }
+
+    fn ts_modified(&self) -> io::Result<u64> {
+        let since = self.file.metadata()?.modified()?.duration_since(std::time::UNIX_EPOCH);
+        Ok(since.map_or(0, |since| since.as_nanos() as u64))
     }
 
     fn read_exact_at(&self, into: &mut [u8], offset: u64) -> io::Result<()> {

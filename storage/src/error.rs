@@ -123,6 +123,18 @@ pub enum StorageError {
         /// The cursor.
         name: String,
     },
+    /// Another process deletes segments of this stream.
+    #[error("segments of {} are being pruned by another process: let it finish", path.display())]
+    PrunerActive {
+        /// Directory of the stream.
+        path: PathBuf,
+    },
+    /// Another store takes this stream.
+    #[error("stream {} has another store: stop that one first", path.display())]
+    StoreActive {
+        /// Directory of the stream.
+        path: PathBuf,
+    },
     /// Another consumer has the cursor.
     #[error("cursor {name:?} is being moved by another consumer: stop that one first, or take another name ({})", path.display())]
     CursorBusy {

@@ -56,7 +56,9 @@ mod error;
 mod journal;
 mod log;
 mod registry;
+mod retention;
 mod small_file;
+mod stored;
 mod verify;
 mod wal;
 mod writer;
@@ -73,6 +75,11 @@ pub use journal::{JournalOpener, JournalPage, JournalProgress, Signal, SignalMar
 pub use log::{Found, LogReader, Refresh, Standing};
 pub use memmap2::MmapRaw;
 pub use registry::{AccountDefinition, Definition, Registry, RegistryWriter};
+pub use retention::{
+    Hold, Holder, PruneReport, RetentionChoice, RetentionCounters, RetentionPolicy, RetentionSettings, RetentionState, RetentionWorker,
+    SegmentState, StoreHold, prune_stream,
+};
+pub use stored::StoreMark;
 pub use verify::{VerifyReport, verify_stream};
 pub use wal::Tail;
 pub use writer::{StreamWriter, WalSettings, WalStatus, recover_stream};

@@ -5,6 +5,7 @@ use crate::{
     disk::{Access, DiskFile},
     error::{Result, StorageError},
     journal::{JournalCopy, JournalReader},
+    retention::kept_from,
     wal::{ValidPage, Validity, list_segments, segment_name, validate},
 };
 use std::path::{Path, PathBuf};
@@ -37,6 +38,11 @@ pub fn verify_stream(stream: &Stream, mut progress: impl FnMut(u64, u64)) -> Res
     // Known before the files are listed: a writer that lives moves on meanwhile, and what it adds is not looked at.
     let durable = known_durable(stream)?;
     let (segments, total_bytes) = open_segments(stream)?;
+    let kept = kept_from(stream)?;
+    if let Some(first) = segments.first().map(|segment| segment.first_sequence).filter(|first| *first > kept) {
+        let reason = format!("records {kept} to {} are gone, and were not pruned: a segment was removed", first - 1);
+        return Err(StorageError::corrupt(stream.directory(), 0, reason));
+    }
     let (mut report, mut buffer, mut done_bytes) = (VerifyReport::default(), JournalCopy::new(), 0);
     let mut epoch = 0;
     // Where the next page should be.
@@ -111,7 +117,11 @@ fn open_segments(stream: &Stream) -> Result<(Vec<SegmentFile>, u64)> {
     let (mut segments, mut total_bytes) = (Vec::new(), 0);
     for first_sequence in list_segments(stream)? {
         let path = stream.path(&segment_name(first_sequence));
-        let file = stream.disk().open(&path, Access::Read).map_err(StorageError::io("open", &path))?;
+        let file = match stream.disk().open(&path, Access::Read) {
+            // Pruned since it was listed, or removed by a recovery: where it was neither, the next one does not follow.
+            Err(error) if error.kind() == std::io::ErrorKind::NotFound => continue,
+            other => other.map_err(StorageError::io("open", &path))?,
+        };
         let bytes = file.length().map_err(StorageError::io("read", &path))?;
         total_bytes += bytes;
         segments.push(SegmentFile { first_sequence, path, file, page_count: bytes / PAGE_BYTES as u64 });
@@ -157,7 +167,8 @@ fn check_rest(segment: &SegmentFile, page_number: u64, last_sequence: u64, buffe
 
 fn check_page(path: &Path, offset: u64, page: &ValidPage, buffer: &JournalCopy, report: &mut VerifyReport) -> Result<()> {
     if report.last_sequence != 0 && page.header.first_sequence != report.last_sequence + 1 {
-        let reason = format!("it begins at sequence {}, and {} is next", page.header.first_sequence, report.last_sequence + 1);
+        let hint = if offset == 0 { ": a segment was removed" } else { "" };
+        let reason = format!("it begins at sequence {}, and {} is next{hint}", page.header.first_sequence, report.last_sequence + 1);
         return Err(StorageError::corrupt(path, offset, reason));
     }
     if report.first_sequence == 0 {

@@ -6,6 +6,8 @@ use crate::{
     error::{Result, StorageError},
     journal::{JournalOpener, JournalProgress, JournalShared},
     registry::RegistryWriter,
+    retention::make_directory as make_pin_directory,
+    stored::seq_stored,
     wal::{Journaler, JournalerControl, SpareAllocator, Tail, recover},
 };
 use std::{
@@ -120,6 +122,8 @@ impl StreamWriter {
         // A journal of this epoch can only be a leftover of files that were put back since; a reader may still map it: it is not emptied.
         remove_journal(stream, epoch)?;
         let shared = JournalShared::create(stream, epoch, settings.journal_pages, writer.tail.last_sequence)?;
+        shared.map.set_seq_stored(seq_stored(stream)?);
+        make_pin_directory(stream)?;
         let control = Arc::new(JournalerControl::default());
         let worker = Journaler::new(stream, Arc::clone(&shared), spares, Arc::clone(&control), settings)?.behind(writer.tail.fence);
         let journaler = std::thread::Builder::new()
@@ -252,6 +256,12 @@ impl WalStatus {
     #[must_use]
     pub fn seq_durable(&self) -> u64 {
         self.shared.map.seq_durable()
+    }
+
+    /// Everything up to here is in the store, as far as it said so (see [`crate::StoreMark`]).
+    #[must_use]
+    pub fn seq_stored(&self) -> u64 {
+        self.shared.map.seq_stored()
     }
 
     /// Has the journaler sync what is committed now, instead of waiting out its interval. One system call at most; never on the path of

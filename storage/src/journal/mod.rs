@@ -45,6 +45,7 @@ pub(crate) const JOURNAL_HEADER_BYTES: usize = 4096;
 const SEQ_PUBLISHED: usize = 128;
 const CURRENT_PAGE: usize = 136;
 const SEQ_DURABLE: usize = 256;
+const SEQ_STORED: usize = 384;
 const STATE: usize = 512;
 
 /// What the journal's writer is doing.
@@ -248,6 +249,16 @@ impl JournalMap {
     pub(crate) fn set_seq_durable(&self, sequence: u64) {
         // SYNC: pairs with the acquire load in `seq_durable`.
         self.word(SEQ_DURABLE).store(sequence, Ordering::Release);
+    }
+
+    pub(crate) fn seq_stored(&self) -> u64 {
+        // SYNC: pairs with the release store in `set_seq_stored`.
+        self.word(SEQ_STORED).load(Ordering::Acquire)
+    }
+
+    pub(crate) fn set_seq_stored(&self, sequence: u64) {
+        // SYNC: pairs with the acquire load in `seq_stored`.
+        self.word(SEQ_STORED).store(sequence, Ordering::Release);
     }
 
     pub(crate) fn seq_published(&self) -> u64 {

@@ -4,6 +4,7 @@ use super::{LogReader, segment::WITNESS_PAGES_MAX};
 use crate::{
     error::{Result, StorageError},
     journal::JournalCopy,
+    retention::kept_from,
     wal::{Validity, validate},
 };
 use tapewire_schemas::PAGE_BYTES;
@@ -31,6 +32,30 @@ impl LogReader {
     pub(super) fn check_end(&mut self) -> Result<()> {
         let Some(next) = self.unchecked_end.take().map(|last| last + 1) else { return Ok(()) };
         if next <= self.witnessed(next)? { Err(self.missing(next)?) } else { Ok(()) }
+    }
+
+    /// Why a record before the oldest one is not there: we deleted it, or somebody else did.
+    pub(super) fn pruned(&self, wanted: u64, oldest: u64) -> Result<StorageError> {
+        let kept = kept_from(&self.stream)?;
+        if wanted < kept {
+            return Ok(StorageError::Pruned { wanted, oldest });
+        }
+        let reason = format!("records {kept} to {} are gone, and were not pruned: a segment was removed", oldest - 1);
+        Ok(StorageError::corrupt(self.stream.directory(), 0, reason))
+    }
+
+    /// The damage that hides a record which should be in the open segment, or in one between it and the next.
+    pub(super) fn missing_before(&self, sequence: u64, next_segment: u64) -> Result<StorageError> {
+        if let Some(segment) = self.segment.as_ref().filter(|segment| segment.is_mapped())
+            && let Some(page_number) = segment.page_count.checked_sub(1)
+            && let Ok(page) = segment.check(page_number, segment.mapped(page_number))
+            && page.seal.last_sequence < sequence
+        {
+            let last = page.seal.last_sequence;
+            let reason = format!("it ends at sequence {last}, and the next segment begins at {next_segment}: a segment was removed");
+            return Ok(StorageError::corrupt(&segment.path, segment.page_count * PAGE_BYTES as u64, reason));
+        }
+        self.missing(sequence)
     }
 
     /// The damage that hides a record which was durable.

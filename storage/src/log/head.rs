@@ -1,7 +1,7 @@
 //! Where a stream ends and begins now: published, durable, closed, oldest.
 
 use super::{LogReader, OpenSegment, SEEK_LOOKS_MAX};
-use crate::{error::Result, journal::JournalCopy, wal::list_segments};
+use crate::{error::Result, journal::JournalCopy, stored::seq_stored, wal::list_segments};
 
 impl LogReader {
     /// Sequence of the last record that is published now; 0 where there is none.
@@ -76,6 +76,18 @@ impl LogReader {
         match self.live_journal() {
             Some(journal) => Ok(journal.map().seq_durable()),
             None => self.files_head(),
+        }
+    }
+
+    /// Everything up to here is in the store.
+    ///
+    /// # Errors
+    /// As [`Self::seek`].
+    pub fn seq_stored(&mut self) -> Result<u64> {
+        self.attach()?;
+        match self.live_journal() {
+            Some(journal) => Ok(journal.map().seq_stored()),
+            None => seq_stored(&self.stream),
         }
     }
 

@@ -14,6 +14,7 @@ use crate::{
     bus::{EpochState, Stream},
     error::{Result, StorageError},
     journal::{JournalCopy, JournalReader},
+    retention::Pin,
     wal::{Validity, list_segments, validate},
 };
 use segment::OpenSegment;
@@ -67,6 +68,10 @@ pub struct LogReader {
     /// Where the files ended when nobody wrote them: epoch, last segment, last sequence.
     files_end: Option<(Option<EpochState>, u64, u64)>,
     pages_searched: u64,
+    /// Keeps what is not read yet from being pruned, once a file was opened.
+    pin: Option<Pin>,
+    /// This process may not pin here, as far as the current segment's opening told.
+    is_pin_refused: bool,
 }
 
 impl LogReader {
@@ -87,6 +92,8 @@ impl LogReader {
             unchecked_end: None,
             files_end: None,
             pages_searched: 0,
+            pin: None,
+            is_pin_refused: false,
         };
         reader.attach()?;
         if reader.epoch.is_none() {
@@ -126,6 +133,7 @@ impl LogReader {
     /// [`StorageError::Pruned`] for what is no longer kept, [`StorageError::Corrupt`] for damage.
     pub fn seek(&mut self, sequence: u64) -> Result<Found> {
         self.place = Place::Nowhere;
+        self.pin(sequence);
         if self.live_journal().is_none() {
             // A writer may have come: what it is writing is not taken for damage.
             self.attach()?;
@@ -168,32 +176,76 @@ impl LogReader {
     }
 
     fn seek_files(&mut self, sequence: u64) -> Result<Found> {
+        for _ in 0..SEEK_LOOKS_MAX {
+            if let Some(found) = self.look_in_files(sequence)? {
+                return Ok(found);
+            }
+        }
+        Ok(Found::NotYet)
+    }
+
+    /// `None` where the segment was removed since it was listed: retention has passed it, or a recovery found nothing in it.
+    fn look_in_files(&mut self, sequence: u64) -> Result<Option<Found>> {
         let segments = list_segments(&self.stream)?;
-        let Some(oldest) = segments.first().copied() else { return Ok(Found::NotYet) };
+        let Some(oldest) = segments.first().copied() else { return Ok(Some(Found::NotYet)) };
         if sequence < oldest {
-            return Err(StorageError::Pruned { wanted: sequence, oldest });
+            // Who has opened a segment can finish it.
+            let is_held = self.segment.as_ref().is_some_and(|s| s.is_mapped() && s.first_sequence <= sequence);
+            if is_held && self.look_in_segment(sequence)? == Found::Page {
+                return Ok(Some(Found::Page));
+            }
+            return Err(self.pruned(sequence, oldest)?);
         }
         let at = segments.partition_point(|first| *first <= sequence) - 1;
-        let is_last = at + 1 == segments.len();
+        let next_segment = segments.get(at + 1).copied();
         let first_sequence = segments[at];
         // A segment that begins behind the end of the epoch is a newer writer's, of whom this reader has not heard yet.
         let closed_at = self.epoch.and_then(|state| state.closed_at);
-        let is_complete = !is_last || closed_at.is_some_and(|closed_at| first_sequence <= closed_at);
+        let is_complete = next_segment.is_some() || closed_at.is_some_and(|closed_at| first_sequence <= closed_at);
         let is_stale = std::mem::take(&mut self.is_stale);
         let is_same = |s: &OpenSegment| s.first_sequence == first_sequence && s.is_mapped() == is_complete;
         let reused = !is_stale && self.segment.as_ref().is_some_and(is_same);
         if reused {
             let found = self.look_in_segment(sequence)?;
-            if found == Found::Page || is_last {
-                return Ok(found);
+            if found == Found::Page || next_segment.is_none() {
+                return Ok(Some(found));
             }
         }
+        self.is_pin_refused = false;
         self.segment = OpenSegment::open(&self.stream, first_sequence, is_complete)?;
-        match self.look_in_segment(sequence)? {
-            // The next segment got its name when everything before it was durable.
-            Found::NotYet if !is_last && self.segment.is_some() => Err(self.missing(sequence)?),
-            found => Ok(found),
+        if self.segment.is_none() {
+            return Ok(None);
         }
+        match (self.look_in_segment(sequence)?, next_segment) {
+            // The next segment got its name when everything before it was durable.
+            (Found::NotYet, Some(next_segment)) => Err(self.missing_before(sequence, next_segment)?),
+            (found, _) => Ok(Some(found)),
+        }
+    }
+
+    /// Claims everything from `sequence` on: as long as this reader lives and does not say otherwise, retention keeps it, up to its bound.
+    fn pin(&mut self, sequence: u64) {
+        if self.pin.is_none() && !self.is_pin_refused {
+            self.pin = Pin::new(&self.stream, sequence);
+            self.is_pin_refused = self.pin.is_none();
+        }
+        self.hold(sequence);
+    }
+
+    /// Moves the claim of this reader to `sequence`: one store, for who reads elsewhere and may come back (see [`Self::rest`]).
+    #[inline]
+    pub fn hold(&mut self, sequence: u64) {
+        if let Some(pin) = &self.pin {
+            pin.set(sequence);
+        }
+    }
+
+    /// Lets go of the current page and its file, and claims everything from `sequence` on: the caller reads elsewhere for now, and seeks
+    /// when it comes back. A claim to what is not there yet is one to nothing.
+    pub fn rest(&mut self, sequence: u64) {
+        self.place = Place::Nowhere;
+        self.segment = None;
+        self.pin(sequence);
     }
 
     fn look_in_segment(&mut self, sequence: u64) -> Result<Found> {
@@ -281,6 +333,7 @@ impl LogReader {
     /// # Errors
     /// As [`Self::seek`].
     pub fn turn(&mut self, sequence: u64) -> Result<Found> {
+        self.hold(sequence);
         match self.place {
             Place::Ring => {
                 if let Some(journal) = self.journal.as_ref().filter(|journal| journal.is_live()) {

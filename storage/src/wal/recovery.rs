@@ -455,7 +455,13 @@ fn find_cut_group(stream: &Stream, last: LastPage, buffer: &mut JournalCopy) -> 
             Group::BeginsBefore => {
                 segments.retain(|first| *first < page.header.first_sequence);
                 let Some(first) = segments.last() else { return Ok(Some(page.header.first_sequence)) };
-                segment = OpenSegment::open(stream, stream.path(&segment_name(*first)))?;
+                segment = match OpenSegment::open(stream, stream.path(&segment_name(*first))) {
+                    // Pruned since it was listed: what is kept of the group is named.
+                    Err(StorageError::Io { source, .. }) if source.kind() == std::io::ErrorKind::NotFound => {
+                        return Ok(Some(page.header.first_sequence));
+                    }
+                    other => other?,
+                };
                 page_number = segment.page_count.saturating_sub(1);
             }
         }

@@ -15,7 +15,9 @@ use tapewire_stdx::{
     failpoint::{FailPoint, arm},
     wait::Wait,
 };
-use tapewire_storage::{Bus, Cursor, CursorPosition, StorageError, StreamWriter, WalSettings, recover_stream};
+use tapewire_storage::{
+    Bus, Cursor, CursorPosition, Found, LogReader, RetentionPolicy, StorageError, StreamWriter, WalSettings, prune_stream, recover_stream,
+};
 
 const ROLE: &str = "TAPEWIRE_TEST_ROLE";
 const BUS: &str = "TAPEWIRE_TEST_BUS";
@@ -25,6 +27,9 @@ pub const FAIL: &str = "TAPEWIRE_TEST_FAIL";
 pub const FLUSH: &str = "TAPEWIRE_TEST_FLUSH";
 /// Pages to append behind the first durable record; without, the writer goes on for ever.
 pub const PAGES: &str = "TAPEWIRE_TEST_PAGES";
+/// Bytes that a pruner keeps, and those it keeps for others beyond that.
+pub const KEEP_BYTES: &str = "TAPEWIRE_TEST_KEEP";
+pub const HELD_BYTES: &str = "TAPEWIRE_TEST_HELD";
 /// Process id that is said to write the stream.
 pub const PID: &str = "TAPEWIRE_TEST_PID";
 
@@ -121,6 +126,13 @@ fn role() {
         }
         "read" => read(&bus, &progress),
         "cursor" => move_cursor(&bus, &progress),
+        "hold" => hold(&bus, &progress),
+        "prune" => {
+            prune(&bus);
+        }
+        "prune-on" => loop {
+            prune(&bus);
+        },
         "refused" => match StreamWriter::open(&bus, STREAM, &settings) {
             Err(StorageError::WriterActive { pid, .. }) => assert_eq!(Some(pid), variable(PID)),
             other => panic!("{other:?}"),
@@ -160,6 +172,26 @@ fn write(bus: &Bus, settings: &WalSettings, progress: &File) {
 /// Whether the writer has appended all its pages.
 pub fn has_all_pages(bus: &Path) -> bool {
     std::fs::read(bus.join("write.progress")).is_ok_and(|bytes| bytes.get(8..16) == Some(&[0xff; 8]))
+}
+
+/// Reads the first record there is, and stays there.
+fn hold(bus: &Bus, progress: &File) {
+    let mut log = LogReader::open(&bus.stream(STREAM)).unwrap();
+    let oldest = log.oldest().unwrap().unwrap();
+    assert_eq!(log.seek(oldest).unwrap(), Found::Page);
+    progress.write_all_at(&oldest.to_le_bytes(), 0).unwrap();
+    loop {
+        std::thread::park();
+    }
+}
+
+fn prune(bus: &Bus) {
+    let policy = RetentionPolicy {
+        bytes_max: variable(KEEP_BYTES),
+        held_bytes_max: variable(HELD_BYTES).unwrap_or(0),
+        ..RetentionPolicy::default()
+    };
+    prune_stream(&bus.stream(STREAM), &policy, 0).unwrap();
 }
 
 fn move_cursor(bus: &Bus, progress: &File) {

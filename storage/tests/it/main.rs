@@ -15,6 +15,7 @@ mod harness;
 mod kill;
 mod power_loss;
 mod registry;
+mod retention;
 mod round_trip;
 mod sim_crash;
 mod sim_disk;

@@ -3,10 +3,12 @@
 use crate::{
     child::Child,
     content::Expected,
-    harness::{RecordReader, STREAM, TestBus, TestSequencer, check_all, check_clean, names_with, settings, wait_until},
+    harness::{RecordReader, STREAM, TestBus, TestSequencer, check_all, check_clean, settings, wait_until},
 };
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
-use tapewire_storage::{EpochState, Found, LogReader, StorageError, StreamWriter, WalSettings, recover_stream, verify_stream};
+use tapewire_storage::{
+    EpochState, Found, LogReader, RetentionPolicy, StorageError, StreamWriter, WalSettings, prune_stream, recover_stream, verify_stream,
+};
 
 #[test]
 fn every_record_comes_back_across_pages_segments_and_epochs() {
@@ -167,8 +169,8 @@ fn what_is_older_than_the_oldest_segment_is_pruned() {
     sequencer.append_pages(10);
     let last = sequencer.close(writer);
     let stream = test.bus.stream(STREAM);
-    let segments = names_with(stream.directory(), ".log");
-    std::fs::remove_file(stream.directory().join(segments.iter().find(|name| name.starts_with("wal_")).unwrap())).unwrap();
+    let policy = RetentionPolicy { bytes_max: Some(7 << 18), ..RetentionPolicy::default() };
+    assert_eq!(prune_stream(&stream, &policy, 0).unwrap().deleted, [1]);
     let mut log = LogReader::open(&stream).unwrap();
     let oldest = log.oldest().unwrap().unwrap();
     assert!(oldest > 1);

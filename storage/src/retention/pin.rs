@@ -1,0 +1,139 @@
+//! Pins: what living readers still need, in memory, by file locks.
+//!
+//! ```text
+//! /dev/shm/tapewire-<bus id>/<stream>.readers/<32 hex digits>.pin   first record needed u64, then zero to 4096
+//! ```
+//!
+//! The reader makes the file under a temporary name, locks it, and only then gives it its name: whoever sees a pin that is not locked sees
+//! a dead reader. The directory is made by the writer, or by whoever prunes: a reader that may not write there has no pin, and a reader
+//! that made it would own it.
+
+use super::policy::{Hold, Holder};
+use crate::{
+    bus::{Stream, random_id},
+    disk::{Access, DiskFile},
+    error::{Result, StorageError},
+};
+use memmap2::MmapRaw;
+use std::{
+    path::{Path, PathBuf},
+    sync::atomic::{AtomicU64, Ordering},
+};
+
+const PIN_BYTES: usize = 4096;
+const TRIES_MAX: u32 = 3;
+
+/// A reader's claim to what it has not read.
+#[derive(Debug)]
+pub(crate) struct Pin {
+    map: MmapRaw,
+    path: PathBuf,
+    stream: Stream,
+    /// Locked as long as it is open.
+    #[allow(dead_code, reason = "holds the lock")]
+    file: Box<dyn DiskFile>,
+}
+
+impl Pin {
+    /// Claims everything from `sequence` on; `None` where this process may not, or nobody has ever pruned or written here since the boot.
+    pub(crate) fn new(stream: &Stream, sequence: u64) -> Option<Self> {
+        let mut failure = None;
+        // Whoever prunes may take the file for a dead reader's before it is locked.
+        for _ in 0..TRIES_MAX {
+            match Self::try_new(stream, sequence) {
+                Ok(pin) => return Some(pin),
+                Err(error) => failure = Some(error),
+            }
+        }
+        tracing::debug!(stream = stream.name(), ?failure, "reading without a pin: what is not open may be pruned");
+        None
+    }
+
+    fn try_new(stream: &Stream, sequence: u64) -> Result<Self> {
+        let name = random_id(stream.disk())?;
+        let beside = directory(stream).join(format!("{name:032x}.tmp"));
+        let path = beside.with_extension("pin");
+        let file = stream.disk().open(&beside, Access::Create).map_err(StorageError::io("create", &beside))?;
+        if !file.try_lock().map_err(StorageError::io("lock", &beside))? {
+            return Err(StorageError::corrupt(&beside, 0, "somebody else has locked it"));
+        }
+        file.allocate(PIN_BYTES as u64).map_err(StorageError::io("allocate", &beside))?;
+        let map = file.map(PIN_BYTES, true).map_err(StorageError::io("map", &beside))?;
+        let pin = Self { map, path, stream: stream.clone(), file };
+        pin.set(sequence);
+        stream.disk().rename(&beside, &pin.path).map_err(StorageError::io("rename", &beside))?;
+        Ok(pin)
+    }
+
+    /// Claims everything from `sequence` on instead: one store.
+    #[inline]
+    pub(crate) fn set(&self, sequence: u64) {
+        // SYNC: a claim is looked at now and then; pairs with the load in `look`, and orders nothing else.
+        word(&self.map).store(sequence, Ordering::Relaxed);
+    }
+}
+
+/// The first word of a pin.
+fn word(map: &MmapRaw) -> &AtomicU64 {
+    assert!(map.len() >= size_of::<u64>());
+    // SAFETY: in bounds by the assertion, aligned as mappings are; accessed as an atomic only, by owner and pruners.
+    unsafe { AtomicU64::from_ptr(map.as_mut_ptr().cast()) }
+}
+
+impl Drop for Pin {
+    fn drop(&mut self) {
+        // The lock goes anyway, and then the next one who prunes takes the file away.
+        if let Err(error) = self.stream.disk().remove(&self.path) {
+            tracing::debug!(%error, path = %self.path.display(), "a pin stays behind");
+        }
+    }
+}
+
+fn directory(stream: &Stream) -> PathBuf {
+    stream.bus().memory_directory().join(format!("{}.readers", stream.name()))
+}
+
+/// Makes the directory of pins.
+pub(crate) fn make_directory(stream: &Stream) -> Result<()> {
+    let directory = directory(stream);
+    stream.disk().create_dir_all(&directory).map_err(StorageError::io("create", &directory))
+}
+
+/// What living readers need; pins of dead ones are removed.
+pub(super) fn holds(stream: &Stream) -> Result<Vec<Hold>> {
+    let directory = directory(stream);
+    let names = match stream.disk().list(&directory) {
+        Ok(names) => names,
+        Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Ok(Vec::new()),
+        Err(error) => return Err(StorageError::io("list", &directory)(error)),
+    };
+    let mut holds = Vec::new();
+    for name in names {
+        let path = directory.join(&name);
+        match look(stream, &path) {
+            Ok(Some(sequence)) if name.ends_with(".pin") => holds.push(Hold { holder: Holder::Reader, sequence }),
+            Ok(_) => {}
+            // Gone since it was listed.
+            Err(error) if error.kind() == std::io::ErrorKind::NotFound => {}
+            Err(error) => {
+                tracing::warn!(path = %path.display(), %error, "a reader's pin cannot be read: it is taken to need everything");
+                holds.push(Hold { holder: Holder::Reader, sequence: 0 });
+            }
+        }
+    }
+    Ok(holds)
+}
+
+/// What the owner of a pin needs: everything (0) where it is just saying so; `None` where it is dead, and its file removed.
+fn look(stream: &Stream, path: &Path) -> std::io::Result<Option<u64>> {
+    let file = stream.disk().open(path, Access::Read)?;
+    if file.try_lock()? {
+        stream.disk().remove(path)?;
+        return Ok(None);
+    }
+    if file.length()? < PIN_BYTES as u64 {
+        return Ok(Some(0));
+    }
+    // SYNC: pairs with the store in `Pin::set`.
+    Ok(Some(word(&file.map(PIN_BYTES, false)?).load(Ordering::Relaxed)))
+}

@@ -1,0 +1,85 @@
+//! How far the store has come: `seq_stored`, durable in a small file, and in the journal for everybody to see at no cost.
+
+use crate::{
+    bus::Stream,
+    disk::{Access, DiskFile},
+    error::{Result, StorageError},
+    journal::{JournalMap, JournalState},
+    small_file,
+};
+
+const FILE_NAME: &str = "stored";
+
+/// The store's right to say how far it has come; one at a time, in any process.
+///
+/// What it says lets retention delete: it must be on the store's disk before.
+#[derive(Debug)]
+pub struct StoreMark {
+    stream: Stream,
+    seq_stored: u64,
+    /// Dropped with the mark: until then nobody else moves it.
+    #[allow(dead_code, reason = "holds the lock")]
+    lock: Box<dyn DiskFile>,
+}
+
+impl StoreMark {
+    /// Takes the mark of a stream.
+    ///
+    /// # Errors
+    /// [`StorageError::StoreActive`] while another store has it, [`StorageError::NoStream`], and what the file system says.
+    pub fn open(stream: &Stream) -> Result<Self> {
+        if stream.epoch()?.is_none() {
+            return Err(StorageError::NoStream { path: stream.bus().directory().to_owned(), stream: stream.name().to_owned() });
+        }
+        let path = stream.path("store.lock");
+        let lock = stream.disk().open(&path, Access::Create).map_err(StorageError::io("create", &path))?;
+        if !lock.try_lock().map_err(StorageError::io("lock", &path))? {
+            return Err(StorageError::StoreActive { path: stream.directory().to_owned() });
+        }
+        Ok(Self { stream: stream.clone(), seq_stored: seq_stored(stream)?, lock })
+    }
+
+    /// Everything up to here is in the store.
+    #[must_use]
+    pub fn seq_stored(&self) -> u64 {
+        self.seq_stored
+    }
+
+    /// Everything up to `sequence` is in the store; durable on return.
+    ///
+    /// # Errors
+    /// [`StorageError::Setting`] where `sequence` falls back or is not durable in the log yet, and what the file system says.
+    pub fn advance(&mut self, sequence: u64) -> Result<()> {
+        let refuse = |reason| Err(StorageError::Setting { setting: "seq_stored", value: sequence, reason });
+        if sequence < self.seq_stored {
+            return refuse("it never falls");
+        }
+        let state = self.stream.epoch()?;
+        let journal = match state.filter(|state| state.closed_at.is_none()) {
+            Some(state) => JournalMap::open(&self.stream, state.epoch, true)?,
+            None => None,
+        };
+        let journal = journal.filter(|journal| matches!(journal.state(), Some(JournalState::Open | JournalState::Failed)));
+        let durable = match &journal {
+            Some(journal) => journal.seq_durable(),
+            None => crate::LogReader::open(&self.stream)?.seq_durable()?,
+        };
+        if sequence > durable {
+            return refuse("the log itself has it not durable yet, and may lose it and use it again");
+        }
+        small_file::write(self.stream.disk(), &self.stream.path(FILE_NAME), "stored", &format!("sequence={sequence}"))?;
+        self.seq_stored = sequence;
+        if let Some(journal) = journal {
+            journal.set_seq_stored(sequence);
+        }
+        Ok(())
+    }
+}
+
+/// What the file says; 0 where there never was a store.
+pub(crate) fn seq_stored(stream: &Stream) -> Result<u64> {
+    let path = stream.path(FILE_NAME);
+    let Some(payload) = small_file::read(stream.disk(), &path, "stored")? else { return Ok(0) };
+    let sequence = small_file::field(&payload, "sequence").and_then(|text| text.parse().ok());
+    sequence.ok_or_else(|| StorageError::corrupt(&path, 0, "it does not say what is stored"))
+}
