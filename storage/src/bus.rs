@@ -21,7 +21,9 @@ use crate::{
 use std::{
     path::{Path, PathBuf},
     sync::Arc,
+    time::{Duration, Instant},
 };
+use tapewire_stdx::wait::Wait;
 
 /// Where memory files live.
 const MEMORY_DIRECTORY: &str = "/dev/shm";
@@ -77,7 +79,8 @@ impl Bus {
         // Two processes may come at once: the lock decides who makes the identity.
         let lock_path = directory.join("bus.lock");
         let lock = disk.open(&lock_path, Access::Create).map_err(StorageError::io("create", &lock_path))?;
-        for _ in 0..CREATE_LOOKS_MAX {
+        let from = Instant::now();
+        while from.elapsed() < CREATE_WAIT_MAX {
             if let Some(bus) = Self::look(Arc::clone(&disk), directory)? {
                 return Ok(bus);
             }
@@ -89,7 +92,7 @@ impl Bus {
                 let id = random_id(disk.as_ref())?;
                 small_file::write(disk.as_ref(), &directory.join("bus.id"), "bus", &format!("id={id:032x}"))?;
             } else {
-                std::thread::yield_now();
+                Wait::Sleep(CREATE_LOOK_INTERVAL).once();
             }
         }
         Err(StorageError::WriterActive { path: lock_path, pid: 0 })
@@ -140,8 +143,9 @@ impl Bus {
 
 /// The longest name of a stream or cursor.
 const NAME_BYTES_MAX: usize = 64;
-/// Looks at a bus that another process is creating; each yields the core.
-const CREATE_LOOKS_MAX: u32 = 1_000_000;
+/// How long a bus that another process is creating is waited for, and how often it is looked at: its files are synced, on whatever disk.
+const CREATE_WAIT_MAX: Duration = Duration::from_secs(30);
+const CREATE_LOOK_INTERVAL: Duration = Duration::from_millis(1);
 
 impl Stream {
     /// Its name: `market`, `account`, …
