@@ -10,6 +10,7 @@
 mod bus;
 mod captures;
 mod damage;
+mod durability;
 mod fail_points;
 mod full;
 mod input;

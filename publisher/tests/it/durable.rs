@@ -159,6 +159,6 @@ fn a_failed_sync_ends_publishing_and_nothing_else() {
     assert_eq!(gated.gate.sync_count(), tried, "a failed sync is not tried again");
     let writer = StreamWriter::open(&gated.bus, STREAM, &WalSettings { journal_pages: 8, ..WalSettings::default() }).unwrap();
     let tail = writer.tail();
-    assert!(tail.last_sequence >= before + 1, "what was seen is kept: {tail:?}");
+    assert!(tail.last_sequence > before, "what was seen is kept: {tail:?}");
     drop(writer);
 }

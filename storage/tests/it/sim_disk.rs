@@ -251,6 +251,9 @@ fn rename(names: &mut BTreeMap<PathBuf, Entry>, changes: &[(PathBuf, Option<Entr
 /// Called before each step, with the lock held: what a crash before it must keep.
 pub type Witness = Arc<dyn Fn() -> u64 + Send + Sync>;
 
+/// Sees what a process leaves that dies.
+type AtDeath = Box<dyn FnOnce(&Image) + Send>;
+
 #[derive(Default)]
 struct State {
     image: Image,
@@ -262,7 +265,7 @@ struct State {
     /// A step has failed.
     is_broken: bool,
     /// Called when the process dies.
-    at_death: Option<Box<dyn FnOnce(&Image) + Send>>,
+    at_death: Option<AtDeath>,
 }
 
 /// The disk; clones are the same disk.
