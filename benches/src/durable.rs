@@ -41,11 +41,12 @@ pub struct DurableOptions {
     pub rate_seconds: f64,
 }
 
-const NOTES: [&str; 4] = [
+const NOTES: [&str; 5] = [
     "Times in nanoseconds: median over the rounds (minimum–maximum).",
     "Synchronous publish: the call returns when its one trade is durable: data, seal and one fdatasync. Beside it, in turns of 25 calls, the \
      disk by itself: 4 KiB written past the page cache and one fdatasync, into blocks allocated before (as a segment's are) and behind the end \
      of the file (an append).",
+    "Group mode: each call waits out the rest of the journaler's millisecond and its sync; nothing is published meanwhile.",
     "Groups: batches of 1,000 trades, one sync each; the time is that of the call.",
     "Lag: from the time at which each trade was meant to be published, at 1 M/s, until a thread that waits for seq_durable has seen it pass.",
 ];
@@ -57,20 +58,22 @@ const NOTES: [&str; 4] = [
 pub fn run(options: &DurableOptions) -> anyhow::Result<()> {
     let setup = Setup::new(&options.shared)?;
     let mut calls = Section::new("synchronous publish", &QUANTILE_COLUMNS);
+    let mut grouped = Section::new("publish in group mode", &QUANTILE_COLUMNS);
     let mut groups = Section::new("groups of 1,000 trades", &GROUP_COLUMNS);
     let mut lag = Section::new("seq_durable lag at 1 M trades/s", &QUANTILE_COLUMNS);
     let wanted = options.shared.rounds;
     for round in options.shared.rounds() {
-        if ![&calls, &groups, &lag].into_iter().any(|section| section.wants_more(wanted)) {
+        if ![&calls, &grouped, &groups, &lag].into_iter().any(|section| section.wants_more(wanted)) {
             break;
         }
         eprintln!("round {round}");
         calls.measure(&setup, wanted, |_| synchronous(&setup, options.events))?;
+        grouped.measure(&setup, wanted, |_| Ok(vec![in_group_mode(&setup, options.events)?]))?;
         groups.measure(&setup, wanted, |_| Ok(vec![in_groups(&setup, options.groups)?]))?;
         let count = (LAG_RATE * options.rate_seconds).max(1.0) as u64;
         lag.measure(&setup, wanted, |_| Ok(vec![lag_behind(&setup, count)?]))?;
     }
-    Report::new("durable", &options.shared, &setup, &NOTES, vec![calls, groups, lag]).deliver(&options.shared)
+    Report::new("durable", &options.shared, &setup, &NOTES, vec![calls, grouped, groups, lag]).deliver(&options.shared)
 }
 
 fn publisher(home: &BusHome, mode: DurabilityMode) -> anyhow::Result<Publisher> {
@@ -115,6 +118,18 @@ fn synchronous(setup: &Setup, count: u64) -> anyhow::Result<Vec<Row>> {
     let ratios = [rows[0].ratio(&rows[1], &RATIO_COLUMNS), rows[0].ratio(&rows[2], &RATIO_COLUMNS)];
     rows.extend(ratios);
     Ok(rows)
+}
+
+/// One trade after another, each with the next group.
+fn in_group_mode(setup: &Setup, count: u64) -> anyhow::Result<Row> {
+    let home = BusHome::new(setup)?;
+    let mut publisher = publisher(&home, DurabilityMode::Group)?;
+    let mut times = histogram();
+    for index in 0..count {
+        timed(&mut times, || Ok(publisher.publish(&event(index, 0)).map(|_| ())?))?;
+    }
+    publisher.close()?;
+    Ok(Row::new("publish, group", quantiles(&times, setup.ticks_per_ns)))
 }
 
 /// Batches, each durable before the next.

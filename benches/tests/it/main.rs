@@ -91,6 +91,7 @@ fn durable_measures_every_variant() {
         assert_eq!(row(&calls, name)["count"], 60.0, "{name}");
     }
     assert!(row(&calls, "synchronous publish / disk, append 4 KiB + sync")["p50"].is_number());
+    assert_eq!(row(&rows(&report, "publish in group mode"), "publish, group")["count"], 60.0);
     assert_eq!(row(&rows(&report, "groups of 1,000 trades"), "publish_batch, sync")["count"], 5.0);
     assert_eq!(row(&rows(&report, "seq_durable lag at 1 M trades/s"), "published → durable")["count"], 20_000.0);
 }
