@@ -148,6 +148,14 @@ pub enum FeedError {
         /// Bindings given.
         found: usize,
     },
+    /// Events were asked for before every account had a number.
+    #[error("the feed has {needed} accounts and {found} are bound; bind every account before the first event")]
+    UnboundAccounts {
+        /// Accounts of the feed.
+        needed: usize,
+        /// Numbers given.
+        found: usize,
+    },
     /// A binding does not suit the feed.
     #[error("the binding of {symbol} does not suit the feed: {reason}")]
     Binding {

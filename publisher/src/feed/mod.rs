@@ -7,7 +7,7 @@
 //! * [`CaptureFeed`] reads what venues sent, as it was captured: Binance, Kraken, Coinbase, and trade ticks of Lean.
 //! * [`DbnFeed`] reads DBN files.
 //! * [`LiveFeed`] receives from a venue over WebSocket, on threads of its own.
-//! * [`SimulatorFeed`] makes plausible books and trades from a seed.
+//! * [`SimulatorFeed`] simulates markets and accounts from a seed.
 //! * [`Pacer`] says when an event is due; feeds themselves never wait.
 //!
 //! A feed knows nothing of sequences, pages or processes.
@@ -63,6 +63,15 @@ pub struct InstrumentBinding {
     pub quantity_scale: Scale,
 }
 
+/// An account as the feed knows it, before the bus gave it an id.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct FeedAccount {
+    /// Name of the venue that keeps it, 1 to 24 bytes.
+    pub venue: String,
+    /// The account's name, 1 to 48 bytes.
+    pub name: String,
+}
+
 /// A source of events.
 pub trait Feed {
     /// Every instrument that events will concern, in a fixed order.
@@ -72,6 +81,15 @@ pub trait Feed {
     ///
     /// Bindings that do not match the definitions make every later [`Self::next`] fail.
     fn bind(&mut self, ids: &[InstrumentBinding]);
+
+    /// Every account that private events will concern, in a fixed order. Events of private kinds ([`tapewire_schemas::Kind::is_private`])
+    /// belong on a stream of their own; a feed without accounts has none.
+    fn accounts(&self) -> &[FeedAccount] {
+        &[]
+    }
+
+    /// Takes the bus's numbers of the accounts: one per account, in the same order. Call it before the first event.
+    fn bind_accounts(&mut self, _account_ids: &[u32]) {}
 
     /// The next event, borrowed from the feed's buffers; `None` where there is none, for which [`Self::wait`] has the reason.
     ///
