@@ -8,7 +8,6 @@ use tapewire_schemas::{Event, Kind, Level, OrderState, OrderUpdate, Payload, Sca
 mod accounts;
 mod calibration;
 mod matching;
-mod speed;
 
 /// What was asked of an engine, and what it answered.
 #[derive(Clone, Debug)]
