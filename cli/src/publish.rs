@@ -1,5 +1,7 @@
 //! `tapewire publish`: a feed onto a bus.
 
+mod route;
+
 use crate::{
     Outcome,
     args::{ClockSource, FeedSource, PublishArguments, WrongArgument, check_core},
@@ -8,15 +10,16 @@ use crate::{
     signals::StopFlag,
 };
 use anyhow::{Context as _, anyhow};
+use route::Route;
 use serde_json::json;
 use std::{
     path::Path,
     time::{Duration, Instant},
 };
 use tapewire_publisher::{
-    Durability, Publisher, PublisherSettings, Refused, WhenFull,
+    Durability, PublisherSettings, Refused, WhenFull,
     feed::{
-        CaptureFeed, CsvFeed, DbnFeed, Feed, InstrumentBinding, LiveCounters, LiveFeed, LiveSettings, Pace, Pacer, SimulatorFeed,
+        AccountFeed, CaptureFeed, CsvFeed, DbnFeed, Feed, LiveCounters, LiveFeed, LiveSettings, LoopFeed, Pace, Pacer, SimulatorFeed,
         SimulatorSpec,
     },
 };
@@ -57,29 +60,35 @@ pub fn run(arguments: &PublishArguments) -> anyhow::Result<Outcome> {
         when_full: arguments.when_full(),
         ..PublisherSettings::default()
     };
-    let mut publisher = Publisher::open(&bus, &settings)?;
-    let recovered = publisher.recovered().clone();
+    let mut route = Route::open(&bus, &settings, &arguments.account_stream, feed.as_ref())?;
+    let recovered = route.main.recovered().clone();
     if let Some(core) = arguments.core {
         // After the publisher's threads were started: they stay free to run elsewhere.
         cores::pin(core)?;
     }
-    let first_sequence = publisher.seq_published() + 1;
-    bind(feed.as_mut(), &mut publisher)?;
+    let first_sequence = route.main.seq_published() + 1;
+    route.bind(feed.as_mut())?;
     let started = Instant::now();
-    let outcome = Run::new(arguments, &stop).publish_all(feed.as_mut(), &mut publisher);
+    let outcome = Run::new(arguments, &stop).publish_all(feed.as_mut(), &mut route);
     let seconds = started.elapsed().as_secs_f64();
-    let (counters, epoch) = (publisher.counters(), publisher.epoch());
+    let (counters, epoch, dropped) = (route.main.counters(), route.main.epoch(), route.dropped());
+    let mut accounts = route.accounts().map(|it| {
+        json!({ "stream": arguments.account_stream, "events": it.event_count, "epoch": it.publisher.epoch(), "first_sequence": it.first_sequence })
+    });
     // Whatever the feed said, what is published becomes durable.
-    let last_sequence = publisher.close();
+    let (last_sequence, last_of_accounts) = route.close();
     let Published { event_count, left_out } = outcome?;
     let last_sequence = last_sequence?;
+    if let (Some(accounts), Some(last)) = (&mut accounts, last_of_accounts) {
+        accounts["last_sequence"] = json!(last?);
+    }
     let met = feed.counters();
     console::report(
         &json!({
             "events": event_count, "epoch": epoch, "first_sequence": first_sequence, "last_sequence": last_sequence,
             "seconds": seconds, "records": counters.records, "pages": counters.pages, "stalls": counters.stalls,
             "refused": counters.refused, "salvaged": recovered.salvaged_count, "torn_pages": recovered.torn_pages,
-            "lost": recovered.lost_count, "left_out": left_out,
+            "lost": recovered.lost_count, "left_out": left_out, "private_dropped": dropped, "accounts": accounts,
             "feed": {
                 "skipped": met.skipped, "superseded": met.superseded, "unjoined": met.unjoined, "checksums": met.checksums,
                 "gaps": met.gaps, "disconnects": met.disconnects,
@@ -106,6 +115,11 @@ fn open_feed(source: &FeedSource, stop: &StopFlag) -> anyhow::Result<Box<dyn Fee
             Box::new(CaptureFeed::open(*format, paths)?)
         }
         FeedSource::Live(spec) => Box::new(LiveFeed::open(LiveSettings::parse(spec)?, || stop.is_raised())?),
+        FeedSource::Account(path) => {
+            check_regular(path)?;
+            Box::new(AccountFeed::open(path)?)
+        }
+        FeedSource::Loops(loop_count, source) => Box::new(LoopFeed::new(open_feed(source, stop)?, *loop_count)?),
         FeedSource::Simulator(spec) => Box::new(SimulatorFeed::new(SimulatorSpec::parse(spec)?)?),
     })
 }
@@ -116,22 +130,6 @@ fn check_regular(path: &Path) -> Result<(), WrongArgument> {
         let needed = "this is not a regular file, and a feed is read twice: copy it to a file first, and name that".to_owned();
         return Err(WrongArgument { flag: "--feed", value: path.display().to_string(), needed });
     }
-    Ok(())
-}
-
-/// Tells the bus of the feed's instruments, and the feed of the bus's ids.
-fn bind(feed: &mut dyn Feed, publisher: &mut Publisher) -> anyhow::Result<()> {
-    let mut bindings = Vec::with_capacity(feed.definitions().len());
-    for wanted in feed.definitions() {
-        let known = publisher.define(&wanted.venue, &wanted.symbol, wanted.price_scale, wanted.quantity_scale)?;
-        bindings.push(InstrumentBinding {
-            instrument_id: known.instrument_id,
-            venue_id: known.venue_id,
-            price_scale: known.instrument.price_scale(),
-            quantity_scale: known.instrument.quantity_scale(),
-        });
-    }
-    feed.bind(&bindings);
     Ok(())
 }
 
@@ -172,7 +170,7 @@ impl<'a> Run<'a> {
         }
     }
 
-    fn publish_all(mut self, feed: &mut dyn Feed, publisher: &mut Publisher) -> anyhow::Result<Published> {
+    fn publish_all(mut self, feed: &mut dyn Feed, route: &mut Route) -> anyhow::Result<Published> {
         let bar = progress_bar(feed.event_count_hint(), "events");
         let (mut count, mut left_out) = (0u64, 0u64);
         loop {
@@ -181,7 +179,7 @@ impl<'a> Run<'a> {
                 if self.is_over(0) || !feed.wait(IDLE_WAIT) {
                     break;
                 }
-                self.progress(count, feed, publisher);
+                self.progress(count, feed, route);
                 continue;
             };
             if !self.leave_out.is_empty() && self.leave_out.contains(&event.payload.kind()) {
@@ -195,14 +193,14 @@ impl<'a> Run<'a> {
                 event.stamp.ts_recv = self.clock.now_ns();
             }
             loop {
-                match publisher.publish(&event) {
-                    Ok(_) => break,
+                match route.publish(&event) {
+                    Ok(()) => break,
                     Err(Refused::Full) if self.when_full == WhenFull::Stall && !self.stop.is_raised() => {
                         tracing::warn!("the disk is slower than the feed: waiting for it");
                     }
                     Err(Refused::Full) if self.stop.is_raised() => return Ok(Published { event_count: count, left_out }),
                     Err(refused) => {
-                        let cause = publisher.failure().map_or_else(|| anyhow!(refused), anyhow::Error::from);
+                        let cause = route.failure().map_or_else(|| anyhow!(refused), anyhow::Error::from);
                         return Err(cause).context(format!("publishing stopped after {count} events"));
                     }
                 }
@@ -210,7 +208,7 @@ impl<'a> Run<'a> {
             count += 1;
             if count.is_multiple_of(LOOK_EVENTS) {
                 bar.set_position(count);
-                self.progress(count, feed, publisher);
+                self.progress(count, feed, route);
             }
         }
         bar.finish_and_clear();
@@ -237,15 +235,17 @@ impl<'a> Run<'a> {
         }
     }
 
-    fn progress(&mut self, count: u64, feed: &dyn Feed, publisher: &Publisher) {
+    fn progress(&mut self, count: u64, feed: &dyn Feed, route: &Route) {
         let now = Instant::now();
         let Some(interval) = self.progress_interval.filter(|_| now >= self.next_progress) else { return };
         self.next_progress = now + interval;
+        let publisher = &route.main;
         let counters = publisher.counters();
         let durable = publisher.wal_status().map_or(0, |status| status.seq_durable());
         console::progress(json!({ "progress": {
             "events": count, "seq_published": publisher.seq_published(), "seq_durable": durable, "stalls": counters.stalls,
-            "subscribers": publisher.subscriber_count(), "live": feed.live().as_ref().map(live_json),
+            "subscribers": publisher.subscriber_count(), "private_events": route.accounts().map_or(0, |it| it.event_count),
+            "live": feed.live().as_ref().map(live_json),
         }}));
     }
 }

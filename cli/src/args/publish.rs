@@ -38,12 +38,16 @@ pub struct PublishArguments {
     /// Name of the stream.
     #[arg(long, default_value = "market")]
     pub stream: String,
-    /// csv:FILE, dbn:FILE (Databento), sim:seed=1,instruments=4,events=100000,trades=75,levels=50,live_clock=false, a venue itself until stopped, as in
-    /// live:binance-spot?symbols=BTCUSDT,ETHUSDT (or binance-usdm), or a capture of what a venue sent, in one
+    /// csv:FILE, dbn:FILE (Databento), sim:seed=1,instruments=4,events=100000,trades=75,levels=1000,accounts=0,live_clock=false,
+    /// account:FILE (JSON lines of accounts and orders), loop:N:FEED (a capture that begins with snapshots, N times), a venue itself until
+    /// stopped, as in live:binance-spot?symbols=BTCUSDT,ETHUSDT (or binance-usdm), or a capture of what a venue sent, in one
     /// or more files in the order of their reception: binance:FILE,FILE…, kraken:FILE, coinbase:FILE, lean:FILE,FILE… (trade ticks; with
     /// lean-clean:FILE without those that are flagged as suspicious)
     #[arg(long)]
     pub feed: FeedSource,
+    /// Name of the stream for private events, of feeds that have accounts; none drops them.
+    #[arg(long, default_value = "account", value_name = "NAME")]
+    pub account_stream: String,
     /// Do not publish events of this kind, only count them (such as the quotes of a capture that has books); may be repeated.
     #[arg(long, value_name = "KIND")]
     pub leave_out: Vec<KindArgument>,
@@ -101,6 +105,10 @@ pub enum FeedSource {
     Dbn(PathBuf),
     /// A venue's messages, in one or more files.
     Capture(CaptureFormat, Vec<PathBuf>),
+    /// Account and order events.
+    Account(PathBuf),
+    /// Another feed, so many times.
+    Loops(u64, Box<FeedSource>),
     Simulator(String),
     /// A venue's WebSocket.
     Live(String),
@@ -126,10 +134,17 @@ impl FromStr for FeedSource {
             ("live", _) if !rest.is_empty() => Ok(Self::Live(rest.to_owned())),
             ("csv", _) if !rest.is_empty() => Ok(Self::Csv(rest.into())),
             ("dbn", _) if !rest.is_empty() => Ok(Self::Dbn(rest.into())),
+            ("account", _) if !rest.is_empty() => Ok(Self::Account(rest.into())),
+            ("loop", _) => {
+                let needed = || "a repeated feed is loop:N:FEED, N at least 1".to_owned();
+                let (count, feed) = rest.split_once(':').ok_or_else(needed)?;
+                let count = count.parse().ok().filter(|count| *count > 0).ok_or_else(needed)?;
+                Ok(Self::Loops(count, Box::new(feed.parse()?)))
+            }
             (_, Some((_, format))) if !rest.split(',').any(str::is_empty) => Ok(Self::Capture(*format, files())),
             _ => {
                 let captures = CAPTURES.map(|(name, _)| format!("{name}:FILE,FILE…")).join(", ");
-                Err(format!("a feed is csv:FILE, dbn:FILE, live:VENUE?SETTINGS or sim:SPEC, or a venue's capture: {captures}"))
+                Err(format!("a feed is csv:FILE, dbn:FILE, account:FILE, loop:N:FEED, live:VENUE?SETTINGS or sim:SPEC, or a venue's capture: {captures}"))
             }
         }
     }

@@ -164,6 +164,14 @@ pub enum FeedError {
         /// Why.
         reason: &'static str,
     },
+    /// A capture cannot be repeated.
+    #[error("the feed cannot be repeated: {problem}; {remedy}")]
+    Loop {
+        /// Why.
+        problem: String,
+        /// What to do.
+        remedy: &'static str,
+    },
     /// A simulator or pace specification is wrong.
     #[error("{part:?} is not understood: {needed}")]
     Spec {

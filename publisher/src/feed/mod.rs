@@ -7,11 +7,14 @@
 //! * [`CaptureFeed`] reads what venues sent, as it was captured: Binance, Kraken, Coinbase, and trade ticks of Lean.
 //! * [`DbnFeed`] reads DBN files.
 //! * [`LiveFeed`] receives from a venue over WebSocket, on threads of its own.
+//! * [`AccountFeed`] reads what became of accounts and their orders.
+//! * [`LoopFeed`] repeats a capture as often as asked, from memory.
 //! * [`SimulatorFeed`] simulates markets and accounts from a seed.
 //! * [`Pacer`] says when an event is due; feeds themselves never wait.
 //!
 //! A feed knows nothing of sequences, pages or processes.
 
+mod account;
 mod capture;
 mod csv;
 mod databento;
@@ -19,17 +22,20 @@ mod error;
 mod extent;
 mod lines;
 mod live;
+mod loops;
 mod pace;
 mod row;
 mod simulator;
 #[cfg(test)]
 mod tests;
 
+pub use account::AccountFeed;
 pub use capture::{CaptureFeed, CaptureFormat, Suspicious};
 pub use csv::CsvFeed;
 pub use databento::DbnFeed;
 pub use error::{FeedError, Place, ValueFault};
 pub use live::{LiveCounters, LiveFeed, LiveMarket, LiveSettings};
+pub use loops::{LoopFeed, period_ns};
 pub use pace::{Pace, Pacer};
 pub use row::{CSV_HEADER, LINE_BYTES_MAX};
 pub use simulator::{SimulatorFeed, SimulatorSpec};
@@ -86,6 +92,11 @@ pub trait Feed {
     /// belong on a stream of their own; a feed without accounts has none.
     fn accounts(&self) -> &[FeedAccount] {
         &[]
+    }
+
+    /// Whether every event is private: then there is nothing for a public stream.
+    fn is_private(&self) -> bool {
+        false
     }
 
     /// Takes the bus's numbers of the accounts: one per account, in the same order. Call it before the first event.

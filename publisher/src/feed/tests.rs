@@ -6,7 +6,7 @@ use std::{
     io::Write,
     path::{Path, PathBuf},
 };
-use tapewire_schemas::{Kind, Level, Payload, Side};
+use tapewire_schemas::{Level, Payload};
 
 /// Ids 1, 2, 3 … and the scales that the feed asked for.
 pub(super) fn bind(feed: &mut dyn Feed) {
