@@ -1,5 +1,7 @@
 //! `tapewire digest`: what a stream amounts to, as one JSON object on the last line of stdout.
 
+mod loops;
+
 use crate::{
     Outcome,
     args::{DigestArguments, FilterArguments},
@@ -15,6 +17,7 @@ use tapewire_subscribers::{Start, StreamDigest, Subscriber};
 
 pub fn run(arguments: &DigestArguments) -> anyhow::Result<Outcome> {
     let stop = StopFlag::install()?;
+    let expected = arguments.expect_loops.as_ref().map(loops::Expected::read).transpose()?;
     let (mut subscriber, registry) = follow::open(&arguments.read, &FilterArguments::default(), &stop)?;
     let mut digest = StreamDigest::new();
     if arguments.read.from.0 != Start::Seq(1) {
@@ -60,8 +63,13 @@ pub fn run(arguments: &DigestArguments) -> anyhow::Result<Outcome> {
     if let (Value::Object(result), Value::Object(summary)) = (&mut result, summary(&subscriber)) {
         result.extend(summary);
     }
+    let agrees = expected.is_none_or(|expected| {
+        let differs = expected.differences(&result);
+        result["loops"] = json!({ "count": expected.loop_count(), "agrees": differs.is_empty(), "differs": differs });
+        differs.is_empty()
+    });
     console::result(result)?;
-    Ok(if errors == 0 { Outcome::Done } else { Outcome::Disagrees })
+    Ok(if errors == 0 && agrees { Outcome::Done } else { Outcome::Disagrees })
 }
 
 /// What the reading itself was like.

@@ -4,6 +4,8 @@
 //! are zlib's CRC-32 over canonical decimal text (bids best first as `b<price>,<size>;`, then asks as `a<price>,<size>;`), so they do
 //! not depend on ids or scales. What cannot be used is counted, never skipped in silence.
 
+mod spans;
+
 use crate::{
     accounts::AccountState,
     book::BookSide,
@@ -11,6 +13,7 @@ use crate::{
     trades::TradeSummary,
 };
 use serde_json::{Map, Value, json};
+use spans::Spans;
 use std::collections::BTreeMap;
 use tapewire_schemas::{Account, Body, ControlCode, Decimal, EventRef, Kind, Level, Scale};
 use tapewire_storage::Registry;
@@ -34,6 +37,7 @@ pub struct StreamDigest {
     /// By place in [`Books::all`].
     trades: Vec<TradeSummary>,
     accounts: BTreeMap<u32, AccountState>,
+    spans: Spans,
 }
 
 impl StreamDigest {
@@ -59,6 +63,9 @@ impl StreamDigest {
             self.by_kind[index] += 1;
         }
         let index = self.books.observe(event);
+        if !event.kind().is_context() {
+            self.spans.observe(event, index);
+        }
         match event.body() {
             Body::Instrument(_) => {
                 self.definition_count += 1;
@@ -188,11 +195,17 @@ impl StreamDigest {
     pub fn to_json(&self) -> Value {
         let by_kind: Map<_, _> = EVENT_KINDS.iter().zip(self.by_kind).map(|(kind, n)| (kind.name().to_owned(), json!(n))).collect();
         let instruments = keyed(self.instruments().map(|(book, trades)| (book.venue(), book.symbol(), instrument_json(book, trades))));
+        let names = self.books.all().iter().enumerate();
+        let ids = keyed(names.map(|(index, book)| (book.venue(), book.symbol(), self.spans.ids(index))));
         let symbol_of = |id: u32| self.books.get(id).map_or_else(|| id.to_string(), |book| book.symbol().to_owned());
         let accounts = keyed(self.accounts.values().map(|it| (it.venue(), it.name(), it.to_json(symbol_of))));
         json!({
             "events": self.event_count(),
             "by_kind": by_kind,
+            "levels": self.spans.level_count,
+            "ts_recv": self.spans.ts_recv(),
+            "ts_event": self.spans.ts_event(),
+            "ids": ids,
             "definitions": self.definition_count,
             "controls": self.control_count,
             "first_sequence": self.sequences.map(|(first, _)| first),

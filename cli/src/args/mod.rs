@@ -5,7 +5,7 @@ mod read;
 mod tools;
 
 pub use publish::{ClockSource, DemoArguments, FeedSource, PublishArguments};
-pub use read::{DigestArguments, FilterArguments, OutputName, ReadArguments, SubscribeArguments};
+pub use read::{DigestArguments, FilterArguments, LoopsArgument, OutputName, ReadArguments, SubscribeArguments};
 pub use tools::{ReplayArguments, ReplayTarget, StreamArguments};
 
 use clap::{Parser, Subcommand, ValueEnum};

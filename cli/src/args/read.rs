@@ -79,6 +79,26 @@ pub struct DigestArguments {
     /// Measure the time from ts_recv to the delivery (events published with `--clock live`).
     #[arg(long)]
     pub latency: bool,
+    /// Compare with what N passes of a repeated capture amount to, FILE:N: FILE ends with the digest of one pass.
+    #[arg(long, value_name = "FILE:N")]
+    pub expect_loops: Option<LoopsArgument>,
+}
+
+/// The digest of one pass, and how many passes there are.
+#[derive(Clone, Debug)]
+pub struct LoopsArgument {
+    pub one_pass: PathBuf,
+    pub loop_count: u64,
+}
+
+impl FromStr for LoopsArgument {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, String> {
+        let parts = text.rsplit_once(':').and_then(|(file, count)| Some((file, count.parse().ok().filter(|count| *count > 0)?)));
+        let (file, loop_count) = parts.ok_or_else(|| "needed is FILE:N, N at least 1".to_owned())?;
+        Ok(Self { one_pass: file.into(), loop_count })
+    }
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]

@@ -7,6 +7,7 @@
     reason = "a test that cannot go on stops where it stands, and says what it left out"
 )]
 
+mod accounts;
 mod bus;
 mod captures;
 mod damage;
@@ -17,6 +18,7 @@ mod input;
 mod kill;
 mod lapse;
 mod live;
+mod loops;
 mod market;
 mod outputs;
 mod process;
