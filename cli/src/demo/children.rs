@@ -47,7 +47,7 @@ impl Child {
     pub fn publisher(bus: &Path, arguments: &DemoArguments, progress_ms: u64, lines: &Sender<Line>) -> anyhow::Result<Self> {
         let feed = match &arguments.data {
             Some(path) => format!("csv:{}", path.display()),
-            None => "sim:seed=1,instruments=8".to_owned(),
+            None => "sim:seed=1,instruments=8,accounts=4".to_owned(),
         };
         let speed = match arguments.speed {
             Pace::Max => "max".to_owned(),

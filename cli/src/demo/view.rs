@@ -66,7 +66,10 @@ impl View {
         text.push_str(&line(&head()));
         for row in &self.rows {
             let note = match row.role {
-                Role::Publisher => format!("durable {:>12}  stalls {}", row.progress["seq_durable"], row.progress["stalls"]),
+                Role::Publisher => {
+                    let it = &row.progress;
+                    format!("durable {:>12}  stalls {}  private {}", it["seq_durable"], it["stalls"], it["private_events"])
+                }
                 Role::Subscriber(_) => latency(&row.progress),
             };
             let lag = row.progress["lag"].as_u64().map_or_else(String::new, |lag| lag.to_string());
@@ -109,7 +112,9 @@ pub fn table(summary: &Value) -> String {
         // A String takes everything.
         writeln!(text, "{name:<12}{events:>14}{rate:>14.0}{:>10}  {note}", "").expect("a String takes everything");
     };
-    row("publisher", publisher, String::new());
+    let private = publisher["accounts"]["events"].as_u64();
+    let note = private.map_or_else(String::new, |events| format!("{events} of them private, on the stream `account`"));
+    row("publisher", publisher, note);
     for it in summary["subscribers"].as_array().into_iter().flatten() {
         row(it["tier"].as_str().unwrap_or("?"), it, latency(it));
     }

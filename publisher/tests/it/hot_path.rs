@@ -7,6 +7,7 @@ use std::{
     sync::atomic::{AtomicU64, Ordering},
     time::{Duration, Instant},
 };
+use tapewire_publisher::feed::{Feed, FeedInstrument, InstrumentBinding, LoopFeed, SimulatorFeed, SimulatorSpec};
 use tapewire_publisher::{Durability, Publisher, PublisherSettings, Refused};
 use tapewire_schemas::{BookRef, Event, Level, Payload, Scale, Side, Stamp, Trade};
 use tapewire_stdx::wait::Wait;
@@ -77,6 +78,31 @@ fn publishing_allocates_nothing() {
     assert!(publisher.counters().pages > 48, "too few pages to have seen every path");
     assert_eq!(allocations, 0);
     publisher.close().unwrap();
+}
+
+/// Feeds that make their events allocate nothing either, once their buffers are as large as they become.
+#[test]
+fn simulating_and_repeating_allocate_nothing() {
+    let simulator = |spec| SimulatorFeed::new(SimulatorSpec::parse(spec).unwrap()).unwrap();
+    let repeated = LoopFeed::new(Box::new(simulator("events=5000")), 1_000).unwrap();
+    let feeds: [Box<dyn Feed>; 3] =
+        [Box::new(simulator("instruments=3,accounts=5")), Box::new(simulator("levels=20,trades=95,accounts=2")), Box::new(repeated)];
+    for mut feed in feeds {
+        let binding = |(id, it): (u32, &FeedInstrument)| InstrumentBinding {
+            instrument_id: id,
+            venue_id: 1,
+            price_scale: it.price_scale,
+            quantity_scale: it.quantity_scale,
+        };
+        feed.bind(&(1..).zip(feed.definitions()).map(binding).collect::<Vec<_>>());
+        feed.bind_accounts(&(1..).take(feed.accounts().len()).collect::<Vec<_>>());
+        assert!(feed.next().unwrap().is_some());
+        let before = ALLOCATIONS.with(Cell::get);
+        for _ in 0..EVENTS {
+            assert!(feed.next().unwrap().is_some());
+        }
+        assert_eq!(ALLOCATIONS.with(Cell::get) - before, 0);
+    }
 }
 
 static DONE: AtomicU64 = AtomicU64::new(0);

@@ -18,6 +18,10 @@ impl Tape {
         self.send_event(&Event { stamp: Stamp { instrument_id, ..Stamp::default() }, payload });
     }
 
+    fn send_at(&mut self, (ts_event, ts_recv): (u64, u64), instrument_id: u32, payload: Payload<'_>) {
+        self.send_event(&Event { stamp: Stamp { instrument_id, ts_event, ts_recv, ..Stamp::default() }, payload });
+    }
+
     fn send_event(&mut self, event: &Event<'_>) {
         let first_sequence = self.next_sequence;
         let mut words: Vec<u64> = Vec::new();
@@ -59,6 +63,10 @@ fn everything_is_counted() {
     let expected = json!({
         "events": 5,
         "by_kind": { "trade": 3, "book_delta": 0, "book_snapshot": 1, "quote": 1, "account_update": 0, "order_update": 0 },
+        "levels": 3,
+        "ts_recv": null,
+        "ts_event": null,
+        "ids": { "A": { "trade_id": null, "venue_seq": null }, "W:A": { "trade_id": null, "venue_seq": null } },
         "definitions": 2,
         "controls": 1,
         "first_sequence": 1,
@@ -86,6 +94,25 @@ fn everything_is_counted() {
     tape.trade(1, 1, 1);
     tape.trade(1, 1, 1);
     assert_eq!(tape.digest.sequence_errors(), 1);
+}
+
+#[test]
+fn times_and_numbers_reach_from_the_smallest_to_the_largest() {
+    let mut tape = Tape::new();
+    tape.define(1, ("V", "A"), (1, 2));
+    let level = [Level { price: 1, quantity: 1 }; 5_000];
+    let book =
+        |bids: usize, venue_seq_first, venue_seq_last| BookRef { venue_seq_first, venue_seq_last, bids: &level[..bids], asks: &level };
+    // Of several records, and with the levels of all of them.
+    tape.send_at((70, 90), 1, Payload::BookSnapshot(book(5_000, 12, 15)));
+    tape.send_at((0, 80), 1, Payload::BookDelta(book(7, 0, 11)));
+    for (trade_id, venue_seq) in [(5, 0), (0, 17), (3, 13)] {
+        let trade = Trade { price: 1, quantity: 1, trade_id, venue_seq };
+        tape.send_at((60, 85), 1, Payload::Trade(trade, Side::Buy));
+    }
+    let json = tape.digest.to_json();
+    assert_eq!((&json["levels"], &json["ts_recv"], &json["ts_event"]), (&json!(15_007), &json!([80, 90]), &json!([60, 70])));
+    assert_eq!(json["ids"]["A"], json!({ "trade_id": [3, 5], "venue_seq": [11, 17] }));
 }
 
 #[test]
