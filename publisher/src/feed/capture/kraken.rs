@@ -92,6 +92,13 @@ struct Book<'a> {
     checksum: Option<&'a str>,
 }
 
+/// Levels of one side in a message, and how many the book keeps of it.
+struct Rows<'a> {
+    side: BookSide,
+    json: Option<&'a RawValue>,
+    depth: usize,
+}
+
 /// A book message, taken together.
 struct Update<'a> {
     when: When,
@@ -175,8 +182,8 @@ impl Kraken {
         }
         let before = out.batch.levels.len();
         let (asks, bids) = if is_snapshot { (book.snapshot_asks, book.snapshot_bids) } else { (book.asks, book.bids) };
-        let asks = checked.take(BookSide::Ask, asks, depth, &mut when, line, out)?;
-        let bids = checked.take(BookSide::Bid, bids, depth, &mut when, line, out)?;
+        let asks = checked.take(Rows { side: BookSide::Ask, json: asks, depth }, &mut when, line, out)?;
+        let bids = checked.take(Rows { side: BookSide::Bid, json: bids, depth }, &mut when, line, out)?;
         if let Some(told) = book.checksum {
             let told: u32 = told.parse().map_err(|_| line.value("c", told, ValueFault::NotOneOf("a CRC-32 in decimal digits")))?;
             if told != checked.checksum(&mut self.text) {
@@ -217,15 +224,8 @@ fn trades(rows: &RawValue, when: When, line: &Line<'_>, out: &mut Outlet) -> Res
 
 impl CheckedBook {
     /// Takes the levels of one side into the book and the outlet: where they are there.
-    fn take(
-        &mut self,
-        side: BookSide,
-        rows: Option<&RawValue>,
-        depth: usize,
-        when: &mut When,
-        line: &Line<'_>,
-        out: &mut Outlet,
-    ) -> Result<Range<usize>, FeedError> {
+    fn take(&mut self, rows: Rows<'_>, when: &mut When, line: &Line<'_>, out: &mut Outlet) -> Result<Range<usize>, FeedError> {
+        let Rows { side, json, depth } = rows;
         let instrument = when.instrument.expect("a book has an instrument");
         let levels = if side == BookSide::Ask { &mut self.asks } else { &mut self.bids };
         let start = out.batch.levels.len();
@@ -242,8 +242,8 @@ impl CheckedBook {
             levels.set(side, CheckedLevel { key, price, quantity, mantissa });
             Ok(())
         };
-        if let Some(rows) = rows {
-            for_each_row(rows, take).map_err(|error| line.syntax("Kraken", &error))??;
+        if let Some(json) = json {
+            for_each_row(json, take).map_err(|error| line.syntax("Kraken", &error))??;
         }
         let excess = levels.levels.len().saturating_sub(depth);
         out.batch.levels.extend(levels.levels.drain(..excess).map(|level| Level { price: level.mantissa, quantity: 0 }));

@@ -187,7 +187,7 @@ fn damaged_files_are_refused_or_read_but_never_panic() {
     let (mut random, mut refused) = (fastrand::Rng::with_seed(5), 0);
     for name in ["test_data.trades.dbn", "test_data.mbp-10.dbn", "test_data.definition.dbn", "test_data.tbbo.v2.dbn.zst"] {
         let whole = std::fs::read(fixtures.join(name)).unwrap();
-        for _ in 0..500 {
+        for _ in 0..150 {
             let mut bytes = whole.clone();
             for _ in 0..random.usize(1..4) {
                 let at = random.usize(0..bytes.len());
@@ -201,5 +201,5 @@ fn damaged_files_are_refused_or_read_but_never_panic() {
             }
         }
     }
-    assert!((300..1_900).contains(&refused), "{refused} of 2000 were refused");
+    assert!((90..570).contains(&refused), "{refused} of 600 were refused");
 }
