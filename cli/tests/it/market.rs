@@ -70,6 +70,9 @@ impl Sums {
     }
 }
 
+/// Open, high, low and close; size; count.
+pub type Bar = ([i64; 4], i128, u64);
+
 #[derive(Debug, Default)]
 struct Trades {
     all: Sums,
@@ -78,7 +81,7 @@ struct Trades {
     ids: Option<(u64, u64)>,
     id_gaps: u64,
     /// By minute: open, high, low, close, size, count.
-    bars: BTreeMap<u64, ([i64; 4], i128, u64)>,
+    bars: BTreeMap<u64, Bar>,
 }
 
 impl Trades {
@@ -97,7 +100,7 @@ impl Trades {
     }
 
     fn to_json(&self) -> Value {
-        let bar = |(minute, (prices, size, count)): (&u64, &([i64; 4], i128, u64))| {
+        let bar = |(minute, (prices, size, count)): (&u64, &Bar)| {
             let [open, high, low, close] = prices.map(text);
             json!([minute * 60, open, high, low, close, text_of(*size), count])
         };
@@ -143,6 +146,11 @@ impl Instrument {
     /// Counts, sums, bars and ids; `None` where there was no trade.
     pub fn trades(&self) -> Option<Value> {
         (self.trades.all.count > 0).then(|| self.trades.to_json())
+    }
+
+    /// Bars of some minutes since 1970: open, high, low, close, size, count.
+    pub fn bars(&self, minutes: std::ops::Range<u64>) -> impl Iterator<Item = (u64, Bar)> + '_ {
+        self.trades.bars.range(minutes).map(|(minute, bar)| (*minute, *bar))
     }
 
     fn crc32(&self, level_count: usize) -> u32 {

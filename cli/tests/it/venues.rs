@@ -3,6 +3,7 @@
 use crate::{bus::TestBus, captures::data, market::Market, process::run};
 use serde_json::{Value, json};
 use std::path::Path;
+use tapewire_schemas::ControlCode;
 use tapewire_subscribers::Tier;
 
 const SKIPPED: &str = "skipped: captures of venues (set TAPEWIRE_DATA to their directory)";
@@ -86,6 +87,57 @@ fn binance_captures_join_their_snapshots() {
     check("binance_usdm_btcusdt", &["usdm_btcusdt_20240808.gz"]);
 }
 
+/// A real capture of which a depth message is missing, repeated or out of its place.
+#[test]
+fn holes_in_a_real_capture_are_gaps() {
+    let Some(data) = data() else { return println!("{SKIPPED}") };
+    let file = std::fs::File::open(data.join("raw/hftbacktest_binance/usdm_btcusdt_20240808.gz")).unwrap();
+    let text = std::io::read_to_string(flate2::read::MultiGzDecoder::new(file)).unwrap();
+    // Quotes are left out: they are most of the lines.
+    let lines: Vec<&str> = text.lines().filter(|line| !line.contains("@bookTicker")).collect();
+    let depths: Vec<usize> = (0..lines.len()).filter(|index| lines[*index].contains("depthUpdate")).collect();
+    let number = |line: &str, field: &str| -> u64 {
+        let (_, rest) = line.split_once(&format!("\"{field}\":")).unwrap();
+        rest.split(',').next().unwrap().parse().unwrap()
+    };
+    // The hundredth depth message that is applied, and the ones beside it. Four are in the snapshot.
+    let [before, at, after] = [102, 103, 104].map(|index| depths[index]);
+    let (applied, known) = (6_547, expected(&data, "binance_usdm_btcusdt")["book"]["final"].clone());
+    let folder = tempfile::tempdir().unwrap();
+    let check = |name: &str, lines: &[&str], counters: [u64; 3], delta_count: u64| {
+        let path = folder.path().join(name);
+        std::fs::write(&path, lines.join("\n")).unwrap();
+        let (published, markets) = through_the_bus(&format!("binance:{}", path.display()), 500);
+        let met = ["gaps", "superseded", "unjoined"].map(|counter| published["feed"][counter].as_u64().unwrap());
+        assert_eq!(met, counters, "{name}");
+        for market in &markets {
+            assert_eq!((market.delta_count, market.crossed), (delta_count, 0), "{name}");
+        }
+        markets
+    };
+    let gaps = |market: &Market| {
+        let gaps = market.controls.iter().filter(|control| control.code() == Some(ControlCode::Gap));
+        gaps.map(|gap| (gap.sequence, gap.last_sequence)).collect::<Vec<_>>()
+    };
+    let mut hole = lines.clone();
+    hole.remove(at);
+    let missing = (number(lines[before], "u") + 1, number(lines[at], "u"));
+    for market in check("hole", &hole, [1, 4, applied - 100], 99) {
+        assert_eq!(gaps(&market), [missing]);
+    }
+    let mut swapped = lines.clone();
+    swapped.swap(at, after);
+    for market in check("swapped", &swapped, [1, 4, applied - 99], 99) {
+        assert_eq!(gaps(&market), [missing]);
+    }
+    let mut repeated = lines;
+    repeated.insert(after, repeated[at]);
+    for market in check("repeated", &repeated, [0, 5, 0], applied) {
+        assert_eq!(gaps(&market), []);
+        check_fields(&market.instruments["BTCUSDT"].book(), &known, &BOOK, "repeated");
+    }
+}
+
 #[test]
 fn kinds_can_be_left_out() {
     let Some(data) = data() else { return println!("{SKIPPED}") };
@@ -145,7 +197,7 @@ fn coinbase_captures_give_books_and_matches() {
 #[test]
 fn lean_archives_give_every_trade() {
     let Some(data) = data() else { return println!("{SKIPPED}") };
-    let check = |name: &str, feed: &str, sums: &str| {
+    let check = |name: &str, feed: &str, sums: &str, bars: &str| {
         let expected = expected(&data, &format!("lean_{name}"));
         let file = |day: &Value| data.join(format!("raw/lean/{name}/{}_trade.zip", day["day"].as_str().unwrap()));
         let days: Vec<&Value> = expected["days"].as_array().unwrap().iter().filter(|day| file(day).exists()).collect();
@@ -166,14 +218,23 @@ fn lean_archives_give_every_trade() {
                 let midnight_ns = found.first_ns / 86_400_000_000_000 * 86_400_000_000_000 + 4 * 3_600_000_000_000;
                 let of_day = |ns: u64| json!((ns - midnight_ns) as f64 / 1e6);
                 assert_eq!((of_day(found.first_ns), of_day(found.last_ns)), (day["first_ms"].clone(), day["last_ms"].clone()));
+                let midnight_minute = midnight_ns / 60_000_000_000;
+                let known: Vec<Value> = day[bars].as_array().unwrap().clone();
+                let found = instrument.bars(midnight_minute..midnight_minute + 1440);
+                // Minute, open, high, low, close, shares, trades.
+                let found = found.map(|(minute, (prices, size, count))| {
+                    let [open, high, low, close] = prices.map(|price| price / 10_000);
+                    json!([minute - midnight_minute, open, high, low, close, (size / 100_000_000) as u64, count])
+                });
+                assert_eq!(found.collect::<Vec<_>>(), known, "{name} {}", day["day"]);
             }
             assert_eq!(market.steps_back, 0);
         }
         published["feed"]["skipped"].clone()
     };
-    assert_eq!(check("ibm", "lean", "trades_all"), json!(0));
-    assert_eq!(check("spy", "lean", "trades_all"), json!(0));
-    assert_eq!(check("spy", "lean-clean", "trades_not_suspicious"), json!(10));
+    assert_eq!(check("ibm", "lean", "trades_all", "ohlcv_1m_not_suspicious"), json!(0));
+    assert_eq!(check("spy", "lean", "trades_all", "ohlcv_1m_all"), json!(0));
+    assert_eq!(check("spy", "lean-clean", "trades_not_suspicious", "ohlcv_1m_not_suspicious"), json!(10));
 }
 
 #[test]
