@@ -298,6 +298,15 @@ fn a_snapshot_that_cannot_be_used_is_asked_for_again() {
     assert_eq!((counters.stale_snapshots, seen.snapshots), (2, 1));
 }
 
+/// A snapshot that was asked for on a connection which is gone joins nothing on the next.
+#[test]
+fn a_late_snapshot_is_no_book() {
+    let lost = vec![Act::Send(5), Act::Requested(2), Act::Skip(3), Act::Ping, Act::Half];
+    let next = vec![Act::Released, Act::Ping, Act::Ping, Act::Ping, Act::Joined(1), Act::Send(20), Act::Finish];
+    let (seen, counters) = check(one(), vec![lost, next], vec![RestAct::Held], "");
+    assert_eq!((seen.gaps.len(), seen.snapshots, seen.disconnects), (0, 1, 1), "{counters:?}");
+}
+
 /// The venue checks that nobody comes back before it may.
 #[test]
 fn retry_after_is_obeyed() {

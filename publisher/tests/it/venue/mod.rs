@@ -15,7 +15,7 @@ use std::{
     net::{SocketAddr, TcpListener, TcpStream},
     sync::{Arc, Mutex, MutexGuard},
     thread::{self, JoinHandle},
-    time::Duration,
+    time::{Duration, Instant},
 };
 
 /// Longer than anything here takes; beyond it something hangs.
@@ -31,6 +31,10 @@ pub(crate) struct State {
     pub(crate) trades: Vec<(String, u64)>,
     /// Requests, in order.
     pub(crate) requests: Vec<String>,
+    /// Connections that were accepted.
+    pub(crate) connections: usize,
+    /// Whether a held answer was given.
+    pub(crate) is_released: bool,
     pub(crate) tick_size: &'static str,
     /// Messages so far: markets take turns.
     pub(crate) turn: usize,
@@ -44,6 +48,16 @@ pub(crate) struct Shared {
 impl Shared {
     pub(crate) fn state(&self) -> MutexGuard<'_, State> {
         self.state.lock().unwrap()
+    }
+
+    /// Looks until something is so.
+    #[track_caller]
+    pub(crate) fn until(&self, what: &str, is_so: impl Fn(&State) -> bool) {
+        let deadline = Instant::now() + PATIENCE;
+        while !is_so(&self.state()) {
+            assert!(Instant::now() < deadline, "the venue waited too long for: {what}");
+            thread::yield_now();
+        }
     }
 }
 
@@ -59,8 +73,18 @@ impl Venue {
     /// Listens. Connection after connection is treated as `sessions` say; requests as `rest_acts` say, then properly.
     pub fn start(markets: Vec<Market>, sessions: Vec<Vec<Act>>, rest_acts: Vec<RestAct>) -> Self {
         let (trades, requests) = (Vec::new(), Vec::new());
-        let state =
-            State { markets, rest_acts: rest_acts.into(), joined: 0, trades, requests, tick_size: "0.01000000", turn: 0, is_over: false };
+        let state = State {
+            markets,
+            rest_acts: rest_acts.into(),
+            joined: 0,
+            trades,
+            requests,
+            connections: 0,
+            is_released: false,
+            tick_size: "0.01000000",
+            turn: 0,
+            is_over: false,
+        };
         let shared = Arc::new(Shared { state: Mutex::new(state) });
         let (streams, rest) = (TcpListener::bind("127.0.0.1:0").unwrap(), TcpListener::bind("127.0.0.1:0").unwrap());
         let (stream_address, rest_address) = (streams.local_addr().unwrap(), rest.local_addr().unwrap());

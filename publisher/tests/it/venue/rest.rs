@@ -17,6 +17,8 @@ pub enum RestAct {
     Status(u16, Option<u64>),
     /// With the snapshot of some time ago.
     Old,
+    /// Properly, as of now, but not before the next connection has begun.
+    Held,
     /// With this text.
     Text(&'static str),
     /// With the first bytes of an answer, and then nothing until the client gives up.
@@ -47,6 +49,11 @@ pub(super) fn serve(listener: &TcpListener, shared: &Shared) {
         quiet_until = None;
         let (status, extra, body) = match &act {
             RestAct::Answer => (200, String::new(), answer(&request, shared)),
+            RestAct::Held => {
+                let (held, before) = (answer(&request, shared), shared.state().connections);
+                shared.until("the next connection", |state| state.connections > before);
+                (200, String::new(), held)
+            }
             RestAct::Old => (200, String::new(), market(&request, shared, |market| market.old_snapshot().to_owned())),
             RestAct::Text(text) => (200, String::new(), (*text).to_owned()),
             RestAct::Status(status, retry_after) => {
@@ -69,6 +76,7 @@ pub(super) fn serve(listener: &TcpListener, shared: &Shared) {
         let answer = format!("{head}Content-Length: {}\r\n\r\n{body}", body.len());
         // A client that was ended meanwhile takes no answer.
         drop(connection.write_all(answer.as_bytes()));
+        shared.state().is_released |= act == RestAct::Held;
     }
 }
 

@@ -24,6 +24,10 @@ pub enum Act {
     Send(usize),
     /// Waits until so many snapshots of the client have joined in all, sending on meanwhile.
     Joined(u64),
+    /// Waits until so many requests have come.
+    Requested(usize),
+    /// Waits until an answer that was held has been given.
+    Released,
     /// So many depth messages happen and are not sent.
     Skip(usize),
     /// A depth message and a trade, each sent twice.
@@ -75,6 +79,7 @@ pub(super) fn serve(listener: &TcpListener, sessions: Vec<Vec<Act>>, shared: &Sh
             Some(Act::Hang) => {}
             _ => {
                 let Ok(mut socket) = accept(connection) else { return };
+                shared.state().connections += 1;
                 for act in acts {
                     perform(&act, &mut socket, shared);
                 }
@@ -98,6 +103,8 @@ fn perform(act: &Act, socket: &mut Socket, shared: &Shared) {
     match act {
         Act::Send(count) => (0..*count).for_each(|_| send(socket, next(shared))),
         Act::Joined(count) => joined(*count, socket, shared),
+        Act::Requested(count) => shared.until("requests", |state| state.requests.len() >= *count),
+        Act::Released => shared.until("the held answer", |state| state.is_released),
         Act::Skip(count) => (0..*count).for_each(|_| drop(depth(shared))),
         Act::Twice => [depth(shared), trade(shared)].into_iter().for_each(|text| {
             send(socket, text.clone());
