@@ -1,7 +1,7 @@
 //! Errors of this crate, by what the caller must do.
 
 use std::path::{Path, PathBuf};
-use tapewire_schemas::SchemaError;
+use tapewire_schemas::{FORMAT_VERSION, SchemaError};
 
 /// Why storage refused.
 #[derive(Debug, thiserror::Error)]
@@ -64,6 +64,33 @@ pub enum StorageError {
     /// Damage that no crash explains: restore from a replica or a backup.
     #[error("{} is damaged at byte {offset}: {reason}; what lies before is readable, restore the rest from a copy", path.display())]
     Corrupt {
+        /// The file.
+        path: PathBuf,
+        /// Where in it.
+        offset: u64,
+        /// What is wrong.
+        reason: String,
+    },
+    /// Bytes of a format that this program does not know: nothing is wrong with them, and nothing is done to them.
+    #[error(
+        "{} has format version {found} at byte {offset}, and this program reads version {FORMAT_VERSION}: use the tapewire that wrote it, or a \
+         newer one",
+        path.display()
+    )]
+    Version {
+        /// The file.
+        path: PathBuf,
+        /// Where in it.
+        offset: u64,
+        /// What it says.
+        found: u32,
+    },
+    /// The journal of a writer that did not end in good order is damaged: what was published after the last sync was only there.
+    #[error(
+        "journal {} is damaged at byte {offset}: {reason}; the log has everything up to the last sync: to go on with that, move the journal away",
+        path.display()
+    )]
+    Journal {
         /// The file.
         path: PathBuf,
         /// Where in it.
@@ -176,9 +203,42 @@ impl StorageError {
         move |source| Self::Io { operation, path, source }
     }
 
-    /// Damage at a place.
-    pub(crate) fn corrupt(path: &Path, offset: u64, reason: impl Into<String>) -> Self {
-        Self::Corrupt { path: path.to_owned(), offset, reason: reason.into() }
+    /// Damage at a place, or a format of another version.
+    pub(crate) fn corrupt(path: &Path, offset: u64, reason: impl Into<Reason>) -> Self {
+        let path = path.to_owned();
+        match reason.into() {
+            Reason::Text(reason) => Self::Corrupt { path, offset, reason },
+            Reason::Version(found) => Self::Version { path, offset, found },
+        }
+    }
+}
+
+/// Why bytes cannot be used.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) enum Reason {
+    Text(String),
+    /// They are of this version of the format.
+    Version(u32),
+}
+
+impl From<String> for Reason {
+    fn from(text: String) -> Self {
+        Self::Text(text)
+    }
+}
+
+impl From<&str> for Reason {
+    fn from(text: &str) -> Self {
+        Self::Text(text.to_owned())
+    }
+}
+
+impl std::fmt::Display for Reason {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match self {
+            Self::Text(text) => f.write_str(text),
+            Self::Version(found) => write!(f, "it has format version {found}, and this program reads version {FORMAT_VERSION}"),
+        }
     }
 }
 

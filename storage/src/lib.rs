@@ -53,6 +53,7 @@ mod cursor;
 mod disk;
 mod durable_watch;
 mod error;
+mod inspect;
 mod journal;
 mod log;
 mod registry;
@@ -71,6 +72,10 @@ pub use cursor::{Cursor, CursorPosition, CursorState};
 pub use disk::{Access, DIRECT_ALIGNMENT, Disk, DiskFile, RealDisk};
 pub use durable_watch::DurableWatch;
 pub use error::StorageError;
+pub use inspect::{
+    Fault, JournalInspection, JournalOverlap, Overlap, PageInspection, PageState, SealInspection, SegmentInspection, SlotInspection,
+    inspect_journal, inspect_page, inspect_segments, list_journals,
+};
 pub use journal::{JournalOpener, JournalPage, JournalProgress, Signal, SignalMark};
 pub use log::{Found, LogReader, Refresh, Standing};
 pub use memmap2::MmapRaw;
@@ -80,6 +85,6 @@ pub use retention::{
     SegmentState, StoreHold, prune_stream,
 };
 pub use stored::StoreMark;
-pub use verify::{VerifyReport, verify_stream};
+pub use verify::{VerifiedPage, VerifyReport, verify_pages, verify_stream};
 pub use wal::Tail;
 pub use writer::{StreamWriter, WalSettings, WalStatus, recover_stream};

@@ -9,7 +9,7 @@ use crate::{
     wal::{ValidPage, Validity, list_segments, segment_name, validate},
 };
 use std::path::{Path, PathBuf};
-use tapewire_schemas::{PAGE_BYTES, PageView, RECORDS_OFFSET, Slot, TimeFence};
+use tapewire_schemas::{PAGE_BYTES, PageHeader, PageView, RECORDS_OFFSET, Seal, Slot, TimeFence};
 
 /// What was read.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -34,7 +34,37 @@ pub struct VerifyReport {
 ///
 /// # Errors
 /// [`StorageError::Corrupt`], [`StorageError::Foreign`] or [`StorageError::Schema`] at the first place that is wrong.
-pub fn verify_stream(stream: &Stream, mut progress: impl FnMut(u64, u64)) -> Result<VerifyReport> {
+pub fn verify_stream(stream: &Stream, progress: impl FnMut(u64, u64)) -> Result<VerifyReport> {
+    verify_pages(stream, progress, |_| Ok(()))
+}
+
+/// A page that was read, checked and found sound.
+#[derive(Clone, Copy, Debug)]
+pub struct VerifiedPage<'a> {
+    /// The segment.
+    pub path: &'a Path,
+    /// First sequence of the segment.
+    pub segment: u64,
+    /// Where the page begins in it.
+    pub offset: u64,
+    /// Its header.
+    pub header: &'a PageHeader,
+    /// Its newest seal: what lies behind the records that it covers is nobody's word.
+    pub seal: &'a Seal,
+    /// Its records.
+    pub view: PageView<'a>,
+    pub(crate) bytes: &'a [u8],
+}
+
+/// [`verify_stream`], and hands out every page, in order.
+///
+/// # Errors
+/// As [`verify_stream`], and what `visit` says.
+pub fn verify_pages(
+    stream: &Stream,
+    mut progress: impl FnMut(u64, u64),
+    mut visit: impl FnMut(&VerifiedPage<'_>) -> Result<()>,
+) -> Result<VerifyReport> {
     // Known before the files are listed: a writer that lives moves on meanwhile, and what it adds is not looked at.
     let durable = known_durable(stream)?;
     let (segments, total_bytes) = open_segments(stream)?;
@@ -77,6 +107,15 @@ pub fn verify_stream(stream: &Stream, mut progress: impl FnMut(u64, u64)) -> Res
                 return Err(StorageError::corrupt(&segment.path, offset, reason));
             }
             check_page(&segment.path, offset, &page, &buffer, &mut report)?;
+            visit(&VerifiedPage {
+                path: &segment.path,
+                segment: segment.first_sequence,
+                offset,
+                header: &page.header,
+                seal: &page.seal,
+                view: PageView::from_bytes(buffer.bytes()),
+                bytes: buffer.bytes(),
+            })?;
             if !is_last && page.seal.complete == 0 {
                 let reason = format!("the page ends at sequence {} without being complete", page.seal.last_sequence);
                 return Err(StorageError::corrupt(&segment.path, offset, reason));

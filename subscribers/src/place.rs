@@ -43,6 +43,15 @@ pub(crate) fn event_from(view: PageView<'_>) -> Result<(u64, bool), SubscribeErr
     }
 }
 
+/// The same error, with file and offset where it is about a record of the log's current page.
+#[cold]
+pub(crate) fn placed(log: &LogReader, error: SubscribeError) -> SubscribeError {
+    match &error {
+        SubscribeError::Schema(source) => log.damage(source).map_or(error, SubscribeError::from),
+        _ => error,
+    }
+}
+
 /// First sequence of the event that `sequence` belongs to.
 pub(crate) fn event_start_of(log: &mut LogReader, sequence: u64) -> Result<u64, SubscribeError> {
     let mut at = sequence;
@@ -51,7 +60,7 @@ pub(crate) fn event_start_of(log: &mut LogReader, sequence: u64) -> Result<u64, 
             return Ok(sequence);
         }
         let Some(view) = log.page() else { return Ok(sequence) };
-        if let Some(start) = event_start(view, at)? {
+        if let Some(start) = event_start(view, at).map_err(|error| placed(log, error.into()))? {
             return Ok(start);
         }
         let first = view.first_sequence();

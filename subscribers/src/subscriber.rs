@@ -20,7 +20,7 @@ use crate::{
     cursor::{EventCursor, Step},
     error::SubscribeError,
     filter::Filter,
-    place::{PageKey, event_start_of},
+    place::{PageKey, event_start_of, placed},
     settings::{End, Polled, Start, SubscriberCounters, SubscriberSettings, Tier, Visibility, WhenLapped},
 };
 use std::time::{Duration, Instant};
@@ -123,7 +123,8 @@ impl Subscriber {
             Tier::Historical => None,
             Tier::Realtime(_) | Tier::Delayed(_) => Some(connect(&transport)?),
         };
-        let head = log.head()?;
+        // Only where it is wanted: where the journal is damaged nobody knows it, and what the log has stays readable.
+        let head = if settings.start == Start::Live || settings.end == End::Head { log.head()? } else { 0 };
         let sequence = match settings.start {
             Start::Live => head + 1,
             Start::Seq(sequence) => event_start_of(&mut log, sequence.max(1))?,
@@ -221,7 +222,7 @@ impl Subscriber {
                 Ok(true) => pages_left -= 1,
                 Ok(false) => return self.idle(),
                 Err(SubscribeError::Transport(TransportError::Disconnected { .. })) => self.reconnect()?,
-                Err(error) => return Err(error),
+                Err(error) => return Err(placed(&self.log, error)),
             }
         }
         Ok(Polled::More)

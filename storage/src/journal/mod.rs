@@ -22,7 +22,7 @@ pub use wake::{Signal, SignalMark};
 
 use crate::{
     bus::{Stream, boot_id},
-    disk::Access,
+    disk::{Access, DiskFile},
     error::{Result, StorageError},
 };
 use memmap2::MmapRaw;
@@ -38,15 +38,15 @@ use tapewire_schemas::{FORMAT_VERSION, PAGE_BYTES, PageHeader, PageView, PageWri
 use zerocopy::{FromBytes, Immutable, IntoBytes, KnownLayout};
 
 /// First word of a journal: `TWJR`.
-const JOURNAL_MAGIC: u32 = u32::from_le_bytes(*b"TWJR");
+pub(crate) const JOURNAL_MAGIC: u32 = u32::from_le_bytes(*b"TWJR");
 /// Bytes before the first page.
 pub(crate) const JOURNAL_HEADER_BYTES: usize = 4096;
 
-const SEQ_PUBLISHED: usize = 128;
-const CURRENT_PAGE: usize = 136;
-const SEQ_DURABLE: usize = 256;
-const SEQ_STORED: usize = 384;
-const STATE: usize = 512;
+pub(crate) const SEQ_PUBLISHED: usize = 128;
+pub(crate) const CURRENT_PAGE: usize = 136;
+pub(crate) const SEQ_DURABLE: usize = 256;
+pub(crate) const SEQ_STORED: usize = 384;
+pub(crate) const STATE: usize = 512;
 
 /// What the journal's writer is doing.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -66,14 +66,14 @@ pub(crate) enum JournalState {
 #[derive(Clone, Copy, Debug, PartialEq, Eq, FromBytes, IntoBytes, Immutable, KnownLayout)]
 #[repr(C)]
 pub(crate) struct JournalHeader {
-    magic: u32,
-    version: u32,
-    stream_id: u32,
+    pub(crate) magic: u32,
+    pub(crate) version: u32,
+    pub(crate) stream_id: u32,
     pub(crate) epoch: u32,
-    bus_id: [u64; 2],
-    boot_id: [u64; 2],
-    page_count: u32,
-    page_bytes: u32,
+    pub(crate) bus_id: [u64; 2],
+    pub(crate) boot_id: [u64; 2],
+    pub(crate) page_count: u32,
+    pub(crate) page_bytes: u32,
     pub(crate) writer_pid: u64,
 }
 
@@ -81,6 +81,18 @@ const _: () = assert!(size_of::<JournalHeader>() == 64);
 
 fn halves(id: u128) -> [u64; 2] {
     [id as u64, (id >> 64) as u64]
+}
+
+/// Whether any slot of a ring behind a lost header holds a page.
+fn has_pages(file: &dyn DiskFile, length: u64) -> std::io::Result<bool> {
+    let mut word = [0; 8];
+    for offset in (JOURNAL_HEADER_BYTES as u64..length.saturating_sub(7)).step_by(PAGE_BYTES) {
+        file.read_exact_at(&mut word, offset)?;
+        if word != [0; 8] {
+            return Ok(true);
+        }
+    }
+    Ok(false)
 }
 
 /// The mapped file and where things are in it.
@@ -160,13 +172,17 @@ impl JournalMap {
         file.read_exact_at(&mut bytes, 0).map_err(StorageError::io("read", &path))?;
         let header = JournalHeader::read_from_bytes(&bytes).expect("the array has the header's size");
         if header.magic == 0 {
-            // The writer died while it made the file: nothing was ever in it.
+            // The writer died while it made the file: nothing was ever in it. Unless there is.
+            if has_pages(file.as_ref(), length).map_err(StorageError::io("read", &path))? {
+                let reason = "its header is zero, and pages lie behind it".to_owned();
+                return Err(StorageError::Journal { path, offset: 0, reason });
+            }
             return Ok(None);
         }
         Self::check(stream, epoch, &header, &path)?;
         let needed = JOURNAL_HEADER_BYTES as u64 + u64::from(header.page_count) * PAGE_BYTES as u64;
         if length < needed {
-            return Err(StorageError::corrupt(&path, length, format!("it should have {needed} bytes")));
+            return Err(StorageError::Journal { path, offset: length, reason: format!("it ends here and should have {needed} bytes") });
         }
         let map = file.map(needed as usize, writable).map_err(StorageError::io("map", &path))?;
         Ok(Some(Self { map, path, header }))
@@ -176,14 +192,21 @@ impl JournalMap {
         let foreign = |what, found: String, expected: String| {
             if found == expected { Ok(()) } else { Err(StorageError::Foreign { path: path.to_owned(), what, found, expected }) }
         };
-        foreign("format", format!("{:#x} v{}", header.magic, header.version), format!("{JOURNAL_MAGIC:#x} v{FORMAT_VERSION}"))?;
+        if header.magic != JOURNAL_MAGIC {
+            let reason = format!("it begins with {:#x}, and a journal with {JOURNAL_MAGIC:#x}", header.magic);
+            return Err(StorageError::Journal { path: path.to_owned(), offset: 0, reason });
+        }
+        if header.version != FORMAT_VERSION {
+            return Err(StorageError::Version { path: path.to_owned(), offset: 4, found: header.version });
+        }
         foreign("page size", header.page_bytes.to_string(), PAGE_BYTES.to_string())?;
         foreign("bus", format!("{:x?}", header.bus_id), format!("{:x?}", halves(stream.bus().id())))?;
         foreign("stream", header.stream_id.to_string(), stream.id().to_string())?;
         foreign("epoch", header.epoch.to_string(), epoch.to_string())?;
         foreign("boot of this machine", format!("{:x?}", header.boot_id), format!("{:x?}", halves(boot_id(stream.disk())?)))?;
         if header.page_count < 2 {
-            return Err(StorageError::corrupt(path, 48, format!("a ring of {} pages", header.page_count)));
+            let reason = format!("it says that its ring has {} pages", header.page_count);
+            return Err(StorageError::Journal { path: path.to_owned(), offset: 48, reason });
         }
         Ok(())
     }
@@ -203,7 +226,7 @@ impl JournalMap {
     }
 
     /// First byte of the slot of a page.
-    fn slot_offset(&self, page_index: u64) -> usize {
+    pub(crate) fn slot_offset(&self, page_index: u64) -> usize {
         JOURNAL_HEADER_BYTES + (page_index % self.page_count()) as usize * PAGE_BYTES
     }
 

@@ -1,15 +1,42 @@
 //! What was durable and is not there: which record, and where it should be.
 
-use super::{LogReader, segment::WITNESS_PAGES_MAX};
+use super::{LogReader, Place, segment::WITNESS_PAGES_MAX};
 use crate::{
     error::{Result, StorageError},
     journal::JournalCopy,
     retention::kept_from,
     wal::{Validity, validate},
 };
-use tapewire_schemas::PAGE_BYTES;
+use tapewire_schemas::{PAGE_BYTES, RECORDS_OFFSET, SchemaError, Slot};
 
 impl LogReader {
+    /// Where the current page has a record that is not valid, if `source` is about one of its records: an error that names file and offset.
+    #[must_use]
+    pub fn damage(&self, source: &SchemaError) -> Option<StorageError> {
+        let view = self.page()?;
+        let (SchemaError::Record { sequence: wanted, .. } | SchemaError::Group { sequence: wanted, .. }) = source else { return None };
+        let (mut at, mut sequence) = (RECORDS_OFFSET, view.first_sequence());
+        while sequence < *wanted {
+            let Ok(Slot::Record(record)) = view.slot(at, sequence) else { return None };
+            at += record.bytes().len();
+            sequence += 1;
+        }
+        if sequence != *wanted {
+            return None;
+        }
+        let (at, reason) = (at as u64, source.to_string());
+        match (self.place, &self.segment, &self.journal) {
+            (Place::Tail(page) | Place::Mapped(page), Some(segment), _) => {
+                Some(StorageError::corrupt(&segment.path, page * PAGE_BYTES as u64 + at, reason))
+            }
+            (Place::Ring, _, Some(journal)) => {
+                let offset = journal.map().slot_offset(self.copy.page_index()) as u64 + at;
+                Some(StorageError::Journal { path: journal.map().path().to_owned(), offset, reason })
+            }
+            _ => None,
+        }
+    }
+
     /// What the pages behind `sequence` say was durable, where neither a journal nor the end of the epoch says it: after a power loss.
     pub(super) fn witnessed(&self, sequence: u64) -> Result<u64> {
         let is_known = self.live_journal().is_some() || self.epoch.is_some_and(|state| state.closed_at.is_some());

@@ -8,7 +8,7 @@ use super::{Found, LogReader, OpenSegment, Refresh, SEEK_LOOKS_MAX};
 use crate::{
     error::{Result, StorageError},
     journal::JournalCopy,
-    wal::{ValidPage, Validity, list_segments, validate},
+    wal::{PageFault, ValidPage, Validity, list_segments, validate},
 };
 use std::ops::ControlFlow;
 use tapewire_schemas::{PAGE_BYTES, PageView, RECORDS_OFFSET, RecordRef, Slot, TimeFence};
@@ -141,7 +141,7 @@ impl LogReader {
             Validity::Unsealed if is_last => return Ok(None),
             // It may be being written.
             Validity::Damaged(_) if is_last && self.live_journal().is_some() => return Ok(None),
-            Validity::Unsealed => "the page has no seal that holds",
+            Validity::Unsealed => PageFault::Bytes("the page has no seal that holds"),
             Validity::Damaged(reason) => reason,
         };
         Err(StorageError::corrupt(&segment.path, page_number * PAGE_BYTES as u64, reason))

@@ -28,6 +28,9 @@ impl LogReader {
     /// Where the files end: as the epoch's end says, or as far as pages follow one another. What lies behind a hole was never durable, and
     /// recovery cuts it.
     fn files_head(&mut self) -> Result<u64> {
+        if let Some(fault) = self.journal_fault.take() {
+            return Err(fault);
+        }
         if let Some(closed_at) = self.epoch.and_then(|state| state.closed_at) {
             return Ok(closed_at);
         }

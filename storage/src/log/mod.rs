@@ -47,7 +47,7 @@ enum Place {
     /// `copy` holds a page of the journal.
     Ring,
     /// `copy` holds a page of the segment that is being written.
-    Tail,
+    Tail(u64),
     /// A page of the mapped segment.
     Mapped(u64),
 }
@@ -58,6 +58,8 @@ pub struct LogReader {
     stream: Stream,
     epoch: Option<EpochState>,
     journal: Option<JournalReader>,
+    /// Why the journal cannot be read, until somebody wants what only it has.
+    journal_fault: Option<StorageError>,
     segment: Option<OpenSegment>,
     /// Whether a recovery may have changed the files since `segment` was opened.
     is_stale: bool,
@@ -85,6 +87,7 @@ impl LogReader {
             stream: stream.clone(),
             epoch: None,
             journal: None,
+            journal_fault: None,
             segment: None,
             is_stale: false,
             copy: JournalCopy::new(),
@@ -111,9 +114,15 @@ impl LogReader {
             return Ok(false);
         }
         let had_journal = self.journal.is_some();
-        self.journal = match epoch {
-            Some(EpochState { epoch, closed_at: None }) => JournalReader::open(&self.stream, epoch)?.filter(JournalReader::is_live),
-            _ => None,
+        let opened = match epoch {
+            Some(EpochState { epoch, closed_at: None }) => JournalReader::open(&self.stream, epoch),
+            _ => Ok(None),
+        };
+        (self.journal, self.journal_fault) = match opened {
+            Ok(journal) => (journal.filter(JournalReader::is_live), None),
+            // What the log has stays readable.
+            Err(error @ (StorageError::Journal { .. } | StorageError::Version { .. })) => (None, Some(error)),
+            Err(error) => return Err(error),
         };
         let changed = epoch != self.epoch || had_journal != self.journal.is_some();
         self.epoch = epoch;
@@ -155,7 +164,10 @@ impl LogReader {
                 break;
             }
         }
-        if sequence <= durable || sequence <= self.witnessed(sequence)? { Err(self.missing(sequence)?) } else { Ok(Found::NotYet) }
+        if sequence <= durable || sequence <= self.witnessed(sequence)? {
+            return Err(self.missing(sequence)?);
+        }
+        self.journal_fault.take().map_or(Ok(Found::NotYet), Err)
     }
 
     /// `None` where the ring has no answer.
@@ -287,7 +299,7 @@ impl LogReader {
         if page.seal.complete == 0 {
             self.copy.bytes_mut()[end..end + 8].fill(0);
         }
-        self.place = Place::Tail;
+        self.place = Place::Tail(page_number);
         self.unchecked_end = Some(page.seal.last_sequence);
         Ok(Found::Page)
     }
@@ -297,7 +309,7 @@ impl LogReader {
     pub fn page(&self) -> Option<PageView<'_>> {
         match self.place {
             Place::Nowhere => None,
-            Place::Ring | Place::Tail => Some(self.copy.view()),
+            Place::Ring | Place::Tail(_) => Some(self.copy.view()),
             Place::Mapped(page_number) => self.segment.as_ref().map(|segment| segment.view(page_number)),
         }
     }
@@ -317,7 +329,7 @@ impl LogReader {
                 })
             }
             // The journal knows what comes next, even where it had no answer a moment ago.
-            Place::Tail => {
+            Place::Tail(_) => {
                 if self.attach()? || self.live_journal().is_some() {
                     return Ok(Refresh::Lost);
                 }
@@ -354,7 +366,7 @@ impl LogReader {
                     return self.enter(next, sequence);
                 }
             }
-            Place::Tail | Place::Nowhere => {}
+            Place::Tail(_) | Place::Nowhere => {}
         }
         self.seek(sequence)
     }

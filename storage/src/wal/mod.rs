@@ -15,5 +15,5 @@ pub(crate) use control::JournalerControl;
 pub(crate) use journaler::Journaler;
 pub use recovery::Tail;
 pub(crate) use recovery::recover;
-pub(crate) use seal::{Sealer, ValidPage, Validity, validate};
+pub(crate) use seal::{PageFault, Sealer, ValidPage, Validity, inspect as inspect_seals, validate};
 pub(crate) use segment::{Segment, list_segments, segment_name};

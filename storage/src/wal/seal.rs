@@ -2,11 +2,12 @@
 
 use crate::{
     bus::Stream,
-    error::{Result, StorageError},
+    error::{Reason, Result, StorageError},
 };
 use crc32fast::Hasher;
 use std::path::Path;
-use tapewire_schemas::{PAGE_END_WORD, PAGE_HEADER_BYTES, PageHeader, RECORDS_OFFSET, SEAL_OFFSETS, Seal, TimeFence};
+use tapewire_schemas::{FORMAT_VERSION, PAGE_END_WORD, PAGE_HEADER_BYTES, PAGE_MAGIC, PageHeader, RECORDS_OFFSET, Seal, TimeFence};
+use zerocopy::FromBytes as _;
 
 /// Computes the seals of one page while it fills: each record byte is hashed once.
 #[derive(Debug, Clone)]
@@ -109,25 +110,83 @@ pub(crate) enum Validity {
     Valid(ValidPage),
     /// Never sealed: zeroes, or the first group that was to seal it is torn.
     Unsealed,
-    /// Sealed before, and no seal holds any more: no crash does that.
-    Damaged(&'static str),
+    /// Sealed before, and no seal holds any more: no crash does that. Or of another version.
+    Damaged(PageFault),
+}
+
+/// Why a page cannot be read.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum PageFault {
+    Bytes(&'static str),
+    /// It is of this version of the format.
+    Version(u32),
+}
+
+impl From<PageFault> for Reason {
+    fn from(fault: PageFault) -> Self {
+        match fault {
+            PageFault::Bytes(reason) => reason.into(),
+            PageFault::Version(found) => Self::Version(found),
+        }
+    }
 }
 
 /// Checks header and seals of a page of [`tapewire_schemas::PAGE_BYTES`].
 pub(crate) fn validate(page: &[u8]) -> Validity {
-    let seals = SEAL_OFFSETS.map(|offset| Seal::read(page, usize::from(offset != SEAL_OFFSETS[0])));
+    if let Some(found) = other_version(page) {
+        // Whatever its seals are: they are not ours to judge, and the page is not ours to cut.
+        return Validity::Damaged(PageFault::Version(found));
+    }
+    let seals = seals(page);
     let in_place = |seal: &Seal| seal.is_plausible() && seals[Seal::slot(seal.number)] == Some(*seal);
     // A seal's group was durable before the next one was written: a page with two seals, or with one that is not the first, has been
     // durable, and no crash takes that back.
     let was_durable = seals.iter().all(Option::is_some) || seals.iter().flatten().any(|seal| seal.number > 1 && in_place(seal));
-    let otherwise = |reason| if was_durable { Validity::Damaged(reason) } else { Validity::Unsealed };
-    let Ok(header) = PageHeader::read(page) else { return otherwise("its header is not valid") };
+    let otherwise = |reason| if was_durable { Validity::Damaged(PageFault::Bytes(reason)) } else { Validity::Unsealed };
+    let Ok(header) = PageHeader::read(page) else {
+        // Header and first seal lie in one sector: no crash keeps one of them.
+        let is_wiped = page[..PAGE_HEADER_BYTES].iter().all(|byte| *byte == 0) && seals[0].is_some_and(|seal| in_place(&seal));
+        return match is_wiped {
+            true => Validity::Damaged(PageFault::Bytes("its header is zero, and its seal is not")),
+            false => otherwise("its header is not valid"),
+        };
+    };
     let mut candidates: Vec<Seal> = seals.into_iter().flatten().filter(in_place).collect();
     candidates.sort_unstable_by_key(|seal| std::cmp::Reverse(seal.number));
     match candidates.into_iter().find(|seal| holds(page, &header, seal)) {
         Some(seal) => Validity::Valid(ValidPage { header, seal }),
         None => otherwise("neither of its seals holds"),
     }
+}
+
+/// The version of a page that is of another one.
+fn other_version(page: &[u8]) -> Option<u32> {
+    let (header, _) = PageHeader::read_from_prefix(page).ok()?;
+    (header.magic == PAGE_MAGIC && header.version != FORMAT_VERSION).then_some(header.version)
+}
+
+/// The seals in both slots, as they lie there.
+fn seals(page: &[u8]) -> [Option<Seal>; 2] {
+    [Seal::read(page, 0), Seal::read(page, 1)]
+}
+
+/// The seals in both slots, and why each does not hold.
+pub(crate) fn inspect(page: &[u8]) -> [Option<(Seal, Result<(), &'static str>)>; 2] {
+    let header = PageHeader::read(page);
+    let mut slot = 0;
+    seals(page).map(|seal| {
+        let here = slot;
+        slot += 1;
+        let seal = seal?;
+        let verdict = match &header {
+            _ if !seal.is_plausible() => Err("its counts are not possible"),
+            _ if Seal::slot(seal.number) != here => Err("it belongs into the other slot"),
+            Err(_) => Err("the page's header is not valid"),
+            Ok(header) if holds(page, header, &seal) => Ok(()),
+            Ok(_) => Err("header, records or seal have changed since"),
+        };
+        Some((seal, verdict))
+    })
 }
 
 /// Whether a plausible seal says the truth about the page, end marker included.
@@ -144,7 +203,7 @@ fn holds(page: &[u8], header: &PageHeader, seal: &Seal) -> bool {
 
 #[cfg(test)]
 mod tests {
-    use super::{Sealer, Validity, validate};
+    use super::{PageFault, Sealer, Validity, validate};
     use tapewire_schemas::{
         Control, ControlCode, Event, PAGE_BYTES, PAGE_END_WORD, PAGE_HEADER_BYTES, PageHeader, Payload, RECORDS_OFFSET, SEAL_BYTES,
         SEAL_OFFSETS, Stamp, TimeFence,
@@ -221,6 +280,26 @@ mod tests {
         seal_next(&mut page, &mut sealer, false);
         page[..512].fill(0);
         assert_eq!(last(&page), Err("damaged"));
+    }
+
+    #[test]
+    fn a_page_of_another_version_is_not_ours_to_cut() {
+        let (mut page, mut sealer) = page();
+        page[4] = 2;
+        for _ in 0..2 {
+            assert!(matches!(validate(&page), Validity::Damaged(PageFault::Version(2))));
+            seal_next(&mut page, &mut sealer, false);
+        }
+    }
+
+    #[test]
+    fn a_wiped_header_under_a_seal_is_damage() {
+        let (mut page, mut sealer) = page();
+        seal_next(&mut page, &mut sealer, false);
+        page[..64].fill(0);
+        assert_eq!(last(&page), Err("damaged"));
+        page[128..256].fill(0);
+        assert_eq!(last(&page), Err("unsealed"), "the first sector as if it was never written");
     }
 
     /// The end marker is not in the checksum, and a reader stops there.

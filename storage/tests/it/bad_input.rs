@@ -64,7 +64,7 @@ fn a_journal_of_another_bus_is_foreign() {
     assert!(is_foreign(&LogReader::open(&test.bus.stream(STREAM)).err().unwrap()));
     // Garbage and what a writer leaves that died while it made the file.
     fs::write(&path, vec![0x5a; 8192]).unwrap();
-    assert!(matches!(open_error(&test.bus, &settings()), StorageError::Foreign { what: "format", .. }));
+    assert!(matches!(open_error(&test.bus, &settings()), StorageError::Journal { offset: 0, .. }));
     for bytes in [vec![], vec![0; 100], vec![0; 1 << 20]] {
         fs::write(&path, bytes).unwrap();
         recover_stream(&test.bus, STREAM, &settings()).unwrap();
