@@ -1,13 +1,14 @@
 //! The `tapewire` command: raw arguments → resolved settings → `run`.
 //!
-//! stdout is data, stderr is everything else. Exit codes: 0 done; 1 failed; 2 wrong usage or input; 3 damage, or a digest that does not
-//! agree; 4 no such bus or stream, or another writer has it.
+//! stdout is data, stderr is everything else. Exit codes: 0 done; 1 failed; 2 wrong usage or input, files of another format version among it;
+//! 3 damage, or a digest that does not agree; 4 no such bus or stream, or another writer has it.
 
 mod args;
 mod console;
 mod demo;
 mod digest;
 mod follow;
+mod inspect;
 mod output;
 mod publish;
 mod replay;
@@ -47,6 +48,7 @@ fn main() -> ExitCode {
         Command::Digest(settings) => digest::run(&settings),
         Command::Replay(settings) => replay::run(&settings),
         Command::Verify(settings) => verify::run_verify(&settings),
+        Command::Inspect(settings) => inspect::run(&settings),
         Command::Recover(settings) => verify::run_recover(&settings),
     };
     match outcome {
@@ -69,9 +71,9 @@ fn exit_code(error: &anyhow::Error) -> u8 {
         direct.or(published).or(subscribed)
     });
     match storage {
-        Some(StorageError::Corrupt { .. } | StorageError::Schema { .. }) => return 3,
+        Some(StorageError::Corrupt { .. } | StorageError::Schema { .. } | StorageError::Journal { .. }) => return 3,
         Some(StorageError::NoBus { .. } | StorageError::NoStream { .. } | StorageError::WriterActive { .. }) => return 4,
-        Some(StorageError::Foreign { .. } | StorageError::Setting { .. }) => return 2,
+        Some(StorageError::Foreign { .. } | StorageError::Version { .. } | StorageError::Setting { .. }) => return 2,
         _ => {}
     }
     if error.chain().any(|cause| cause.is::<FeedError>() || cause.is::<args::WrongArgument>()) { 2 } else { 1 }

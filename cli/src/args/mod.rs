@@ -6,7 +6,10 @@ mod tools;
 
 pub use publish::{ClockSource, DemoArguments, FeedSource, PublishArguments};
 pub use read::{DigestArguments, FilterArguments, LoopsArgument, OutputName, ReadArguments, SubscribeArguments};
-pub use tools::{ReplayArguments, ReplayTarget, StreamArguments};
+pub use tools::{
+    InspectArguments, InspectJournalArguments, InspectPageArguments, InspectWhat, ReplayArguments, ReplayTarget, StreamArguments,
+    VerifyArguments,
+};
 
 use clap::{Parser, Subcommand, ValueEnum};
 use std::{str::FromStr, time::Duration};
@@ -77,7 +80,9 @@ pub enum Command {
     /// Read a stream again, paced, and hand it on: as lines, as a capture, or onto another bus.
     Replay(ReplayArguments),
     /// Check every byte of a stream's write-ahead log.
-    Verify(StreamArguments),
+    Verify(VerifyArguments),
+    /// Show what files hold, sound or damaged, and what is wrong where.
+    Inspect(InspectArguments),
     /// Bring what a killed publisher left in memory into the write-ahead log, without publishing.
     Recover(StreamArguments),
 }

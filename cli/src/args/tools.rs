@@ -1,7 +1,7 @@
 //! Commands about what a bus has on disk and in memory.
 
 use super::{FilterArguments, KillAt, ReadArguments, ReportFormat};
-use clap::Args;
+use clap::{Args, Subcommand};
 use std::{path::PathBuf, str::FromStr};
 use tapewire_publisher::feed::Pace;
 
@@ -19,6 +19,59 @@ pub struct StreamArguments {
     /// Die by SIGKILL at a fail point, NAME or NAME:NTH (for tests).
     #[arg(long, hide = true)]
     pub kill_at: Option<KillAt>,
+}
+
+#[derive(Debug, Args)]
+pub struct VerifyArguments {
+    #[command(flatten)]
+    pub stream: StreamArguments,
+    /// Decode every record and group as well: definitions, scales, books, times, and what journal and log have in common.
+    #[arg(long)]
+    pub deep: bool,
+}
+
+#[derive(Debug, Args)]
+pub struct InspectArguments {
+    #[command(subcommand)]
+    pub what: InspectWhat,
+}
+
+#[derive(Debug, Subcommand)]
+pub enum InspectWhat {
+    /// Every segment of the write-ahead log: sequences, pages, seals, times, kinds.
+    Wal(StreamArguments),
+    /// The journal: header, counters, and what lies in each slot of the ring.
+    Journal(InspectJournalArguments),
+    /// One page of a segment or a journal: header, seals, records.
+    Page(InspectPageArguments),
+}
+
+#[derive(Debug, Args)]
+pub struct InspectJournalArguments {
+    #[command(flatten)]
+    pub stream: StreamArguments,
+    /// The journal of this epoch instead of the newest one that is there.
+    #[arg(long)]
+    pub epoch: Option<u32>,
+}
+
+#[derive(Debug, Args)]
+pub struct InspectPageArguments {
+    /// A segment (wal_….log) or a journal.
+    #[arg(value_name = "FILE")]
+    pub file: PathBuf,
+    /// Number of the page in the file, from 0; of a journal, the slot.
+    #[arg(long, default_value_t = 0)]
+    pub page: u64,
+    /// Every record as well.
+    #[arg(long)]
+    pub records: bool,
+    /// The bytes as well.
+    #[arg(long)]
+    pub hex: bool,
+    /// How the result is printed; on a terminal as text, elsewhere as JSON, unless said.
+    #[arg(long, value_enum)]
+    pub output: Option<ReportFormat>,
 }
 
 #[derive(Debug, Args)]

@@ -1,0 +1,64 @@
+//! `tapewire verify` and `tapewire recover`.
+
+mod deep;
+
+use crate::{
+    Outcome,
+    args::{StreamArguments, VerifyArguments},
+    console,
+    report::progress_bar,
+};
+use deep::DeepCheck;
+use serde_json::json;
+use tapewire_stdx::failpoint;
+use tapewire_storage::{Bus, StorageError, VerifyReport, WalSettings, recover_stream, verify_pages, verify_stream};
+
+pub fn run_verify(arguments: &VerifyArguments) -> anyhow::Result<Outcome> {
+    let bus = Bus::open(&arguments.stream.bus)?;
+    let stream = bus.stream(&arguments.stream.stream);
+    if stream.epoch()?.is_none() {
+        return Err(StorageError::NoStream { path: arguments.stream.bus.clone(), stream: arguments.stream.stream.clone() }.into());
+    }
+    let bar = progress_bar(Some(0), "bytes");
+    let progress = |done_bytes, total_bytes| {
+        bar.set_length(total_bytes);
+        bar.set_position(done_bytes);
+    };
+    let (mut summary, is_sound) = if arguments.deep {
+        let mut check = DeepCheck::open(&stream)?;
+        let report = verify_pages(&stream, progress, |page| {
+            check.take(page);
+            Ok(())
+        })?;
+        let mut summary = summary(&report);
+        summary["deep"] = check.finish(&stream)?;
+        (summary, check.is_sound())
+    } else {
+        (summary(&verify_stream(&stream, progress)?), true)
+    };
+    bar.finish_and_clear();
+    summary["sound"] = json!(is_sound);
+    console::report(&summary, arguments.stream.output)?;
+    Ok(if is_sound { Outcome::Done } else { Outcome::Disagrees })
+}
+
+fn summary(report: &VerifyReport) -> serde_json::Value {
+    json!({
+        "segments": report.segments, "pages": report.pages, "records": report.records, "epochs": report.epochs,
+        "first_sequence": report.first_sequence, "last_sequence": report.last_sequence,
+    })
+}
+
+pub fn run_recover(arguments: &StreamArguments) -> anyhow::Result<Outcome> {
+    if let Some(kill) = arguments.kill_at {
+        failpoint::arm(kill.point, kill.nth);
+    }
+    let bus = Bus::open(&arguments.bus)?;
+    let tail = recover_stream(&bus, &arguments.stream, &WalSettings::default())?;
+    let summary = json!({
+        "epoch": tail.epoch, "last_sequence": tail.last_sequence, "salvaged": tail.salvaged_count, "torn_pages": tail.torn_pages,
+        "lost": tail.lost_count, "cut_group": tail.cut_group,
+    });
+    console::report(&summary, arguments.output)?;
+    Ok(Outcome::Done)
+}
