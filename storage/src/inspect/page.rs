@@ -8,7 +8,7 @@ use crate::{
     wal::{Validity, inspect_seals, validate},
 };
 use std::path::Path;
-use tapewire_schemas::{PAGE_BYTES, PAGE_HEADER_BYTES, PageHeader, PageView, RECORDS_OFFSET, RecordRef, Seal, Slot};
+use tapewire_schemas::{PAGE_BYTES, PAGE_HEADER_BYTES, PageHeader, PageView, RECORDS_OFFSET, RecordRef, SEAL_OFFSETS, Seal, Slot};
 use zerocopy::{FromBytes as _, IntoBytes as _};
 
 /// What a page is.
@@ -124,7 +124,9 @@ pub fn inspect_page(path: &Path, page_number: u64) -> Result<PageInspection> {
     let mut words = vec![0; PAGE_BYTES / 8].into_boxed_slice();
     let offset = base + page_number * PAGE_BYTES as u64;
     file.read_exact_at(words.as_mut_bytes(), offset).map_err(StorageError::io("read", path))?;
-    Ok(inspect_bytes(path, offset, words, is_journal))
+    let mut page = inspect_bytes(path, offset, words, is_journal);
+    page.note_lost_seal(path);
+    Ok(page)
 }
 
 /// Reads a page of a segment; `None` where the file was cut before it.
@@ -162,6 +164,15 @@ pub(super) fn inspect_bytes(path: &Path, offset: u64, words: Box<[u64]>, is_jour
 }
 
 impl PageInspection {
+    /// A seal that does not hold, and is newer than the one that does: records are damaged, or a crash tore the group that it was to seal.
+    fn note_lost_seal(&mut self, path: &Path) {
+        let newest = self.newest_seal().map_or(0, |seal| seal.number);
+        let lost = |it: &&SealInspection| newest > 0 && it.seal.number > newest;
+        let Some(SealInspection { seal, verdict: Err(reason) }) = self.seals.iter().flatten().find(lost).copied() else { return };
+        let reason = format!("seal {} over records up to {} does not hold: {reason}", seal.number, seal.last_sequence);
+        self.faults.push(Fault::new(path, self.offset + SEAL_OFFSETS[Seal::slot(seal.number)] as u64, reason));
+    }
+
     /// Counts the records that can be read; what is wrong with the next one counts where a seal vouches for it, or nobody seals.
     fn walk(&mut self, path: &Path, covered_count: Option<u64>) {
         if PageHeader::read(self.bytes()).is_err() || self.header.first_sequence == 0 {

@@ -133,9 +133,8 @@ impl From<PageFault> for Reason {
 
 /// Checks header and seals of a page of [`tapewire_schemas::PAGE_BYTES`].
 pub(crate) fn validate(page: &[u8]) -> Validity {
-    if let Some(found) = other_version(page) {
-        // Whatever its seals are: they are not ours to judge, and the page is not ours to cut.
-        return Validity::Damaged(PageFault::Version(found));
+    if let Some(fault) = newer_version(page) {
+        return Validity::Damaged(fault);
     }
     let seals = seals(page);
     let in_place = |seal: &Seal| seal.is_plausible() && seals[Seal::slot(seal.number)] == Some(*seal);
@@ -159,11 +158,23 @@ pub(crate) fn validate(page: &[u8]) -> Validity {
     }
 }
 
-/// The version of a page that is of another one.
-fn other_version(page: &[u8]) -> Option<u32> {
+/// A page of a newer version: what its seals say is not ours to judge, and the page is not ours to cut. Unless a seal of ours holds once the
+/// version is ours: then that was changed.
+fn newer_version(page: &[u8]) -> Option<PageFault> {
     let (header, _) = PageHeader::read_from_prefix(page).ok()?;
-    (header.magic == PAGE_MAGIC && header.version != FORMAT_VERSION).then_some(header.version)
+    if header.magic != PAGE_MAGIC || header.version <= FORMAT_VERSION {
+        return None;
+    }
+    let mut ours = page.to_vec();
+    ours[VERSION_OFFSET..VERSION_OFFSET + 4].copy_from_slice(&FORMAT_VERSION.to_le_bytes());
+    Some(match validate(&ours) {
+        Validity::Valid(_) => PageFault::Bytes("its header says another version than when it was sealed"),
+        Validity::Unsealed | Validity::Damaged(_) => PageFault::Version(header.version),
+    })
 }
+
+/// Of the version in a page's header.
+const VERSION_OFFSET: usize = 4;
 
 /// The seals in both slots, as they lie there.
 fn seals(page: &[u8]) -> [Option<Seal>; 2] {
@@ -286,10 +297,10 @@ mod tests {
     fn a_page_of_another_version_is_not_ours_to_cut() {
         let (mut page, mut sealer) = page();
         page[4] = 2;
-        for _ in 0..2 {
-            assert!(matches!(validate(&page), Validity::Damaged(PageFault::Version(2))));
-            seal_next(&mut page, &mut sealer, false);
-        }
+        assert!(matches!(validate(&page), Validity::Damaged(PageFault::Version(2))));
+        seal_next(&mut page, &mut sealer, false);
+        // The seal was made when the header said version 1.
+        assert!(matches!(validate(&page), Validity::Damaged(PageFault::Bytes(_))));
     }
 
     #[test]
