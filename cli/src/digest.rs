@@ -4,7 +4,7 @@ mod loops;
 
 use crate::{
     Outcome,
-    args::{DigestArguments, FilterArguments},
+    args::{DigestArguments, FilterArguments, StartArgument},
     console, follow,
     report::percentiles,
     signals::StopFlag,
@@ -20,7 +20,7 @@ pub fn run(arguments: &DigestArguments) -> anyhow::Result<Outcome> {
     let expected = arguments.expect_loops.as_ref().map(loops::Expected::read).transpose()?;
     let (mut subscriber, registry) = follow::open(&arguments.read, &FilterArguments::default(), &stop)?;
     let mut digest = StreamDigest::new();
-    if arguments.read.from.0 != Start::Seq(1) {
+    if !matches!(arguments.read.from, StartArgument::At(Start::Seq(1))) {
         digest.prime(&registry);
     }
     let digest = std::cell::RefCell::new(digest);

@@ -2,7 +2,7 @@
 
 use crate::{
     args::{FilterArguments, ReadArguments, WrongArgument, check_core},
-    console,
+    console, cursor,
     signals::StopFlag,
 };
 use std::time::{Duration, Instant};
@@ -36,12 +36,13 @@ pub fn open(arguments: &ReadArguments, wanted: &FilterArguments, stop: &StopFlag
 fn try_open(arguments: &ReadArguments, wanted: &FilterArguments) -> anyhow::Result<(Bus, Registry, Subscriber)> {
     let bus = Bus::open(&arguments.bus)?;
     let registry = Registry::open(&bus.stream(&arguments.stream))?;
+    let start = cursor::start(&bus.stream(&arguments.stream), &arguments.from)?;
     let settings = SubscriberSettings {
         stream_name: arguments.stream.clone(),
         filter: filter(wanted, &registry)?,
         when_lapped: arguments.when_lapped(),
         visibility: arguments.visibility(),
-        ..SubscriberSettings::new(arguments.tier(), arguments.from.0, arguments.until.0)
+        ..SubscriberSettings::new(arguments.tier(), start, arguments.until.0)
     };
     let subscriber = Subscriber::open(&bus, &settings)?;
     // Scales may have changed since the start.

@@ -1,15 +1,17 @@
 //! The `tapewire` command: raw arguments → resolved settings → `run`.
 //!
 //! stdout is data, stderr is everything else. Exit codes: 0 done; 1 failed; 2 wrong usage or input, files of another format version among it;
-//! 3 damage, or a digest that does not agree; 4 no such bus or stream, or another writer has it.
+//! 3 damage, or a digest that does not agree; 4 no such bus, stream or cursor, or another process has it.
 
 mod args;
 mod console;
+mod cursor;
 mod demo;
 mod digest;
 mod follow;
 mod inspect;
 mod output;
+mod prune;
 mod publish;
 mod replay;
 mod report;
@@ -50,6 +52,8 @@ fn main() -> ExitCode {
         Command::Verify(settings) => verify::run_verify(&settings),
         Command::Inspect(settings) => inspect::run(&settings),
         Command::Recover(settings) => verify::run_recover(&settings),
+        Command::Prune(settings) => prune::run(&settings),
+        Command::Cursor(settings) => cursor::run(&settings.command),
     };
     match outcome {
         Ok(Outcome::Done) => ExitCode::SUCCESS,
@@ -72,8 +76,11 @@ fn exit_code(error: &anyhow::Error) -> u8 {
     });
     match storage {
         Some(StorageError::Corrupt { .. } | StorageError::Schema { .. } | StorageError::Journal { .. }) => return 3,
-        Some(StorageError::NoBus { .. } | StorageError::NoStream { .. } | StorageError::WriterActive { .. }) => return 4,
+        Some(StorageError::CursorDamaged { .. }) => return 3,
+        Some(StorageError::NoBus { .. } | StorageError::NoStream { .. } | StorageError::NoCursor { .. }) => return 4,
+        Some(StorageError::WriterActive { .. } | StorageError::PrunerActive { .. } | StorageError::CursorBusy { .. }) => return 4,
         Some(StorageError::Foreign { .. } | StorageError::Version { .. } | StorageError::Setting { .. }) => return 2,
+        Some(StorageError::CursorName { .. }) => return 2,
         _ => {}
     }
     if error.chain().any(|cause| cause.is::<FeedError>() || cause.is::<args::WrongArgument>()) { 2 } else { 1 }

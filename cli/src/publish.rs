@@ -58,6 +58,7 @@ pub fn run(arguments: &PublishArguments) -> anyhow::Result<Outcome> {
         durability: Durability::Logged(wal),
         mode: arguments.mode(),
         when_full: arguments.when_full(),
+        retention: arguments.retention.settings(),
         ..PublisherSettings::default()
     };
     let mut route = Route::open(&bus, &settings, &arguments.account_stream, feed.as_ref())?;

@@ -4,6 +4,7 @@ use crate::{
     Outcome,
     args::{OutputName, SubscribeArguments},
     console::{self, STDOUT_FAILED},
+    cursor::CursorKeeper,
     follow,
     output::{Printer, Shape},
     signals::StopFlag,
@@ -20,6 +21,7 @@ const STATS_INTERVAL: Duration = Duration::from_secs(1);
 
 pub fn run(arguments: &SubscribeArguments) -> anyhow::Result<Outcome> {
     let stop = StopFlag::install()?;
+    let mut keeper = CursorKeeper::open(&arguments.read)?;
     let (mut subscriber, registry) = follow::open(&arguments.read, &arguments.filter, &stop)?;
     let shape = match arguments.output {
         OutputName::Ndjson => Some(Shape::Ndjson),
@@ -56,11 +58,15 @@ pub fn run(arguments: &SubscribeArguments) -> anyhow::Result<Outcome> {
                 (last, before) = (Instant::now(), count);
             }
             out.borrow_mut().flush().context(STDOUT_FAILED)?;
+            if failure.borrow().is_none() {
+                // Behind the flush: what a cursor has passed was printed.
+                keeper.keep(subscriber)?;
+            }
             Ok(failure.borrow().is_none())
         },
     );
     match outcome.map_or_else(Err, |()| failure.into_inner().map_or(Ok(()), |error| Err(error).context(STDOUT_FAILED))) {
-        Ok(()) => {}
+        Ok(()) => keeper.finish(&subscriber)?,
         // Whoever read our output has enough.
         Err(error) if error.downcast_ref::<std::io::Error>().is_some_and(|io| io.kind() == ErrorKind::BrokenPipe) => {
             return Ok(Outcome::Done);

@@ -9,7 +9,9 @@ use crate::{
 use std::time::Duration;
 use tapewire_schemas::{Control, ControlCode, Event, Payload, Scale, Stamp};
 use tapewire_stdx::clock::{Clock, ticks_per_ns};
-use tapewire_storage::{AccountDefinition, Bus, Cell, CellRole, Definition, StreamWriter, Tail, WalStatus};
+use tapewire_storage::{
+    AccountDefinition, Bus, Cell, CellRole, Definition, RetentionCounters, RetentionWorker, StreamWriter, Tail, WalStatus,
+};
 use tapewire_transport::TransportConfig;
 
 /// Least and most of the interval in which readers are woken.
@@ -21,6 +23,8 @@ pub struct Publisher {
     // Fields are dropped in this order: the sequencer's pages before the port that the opener owns, both before journal and lock.
     sequencer: Sequencer,
     opener: Opener,
+    /// Ends before the writer gives the stream back.
+    retention: Option<RetentionWorker>,
     writer: StreamWriter,
     definitions: Vec<Definition>,
     accounts: Vec<AccountDefinition>,
@@ -32,6 +36,8 @@ pub struct Publisher {
     status: Option<WalStatus>,
     mode: DurabilityMode,
     durable_wait_max: Duration,
+    /// What the last checkpoint record said.
+    seq_checkpoint: u64,
 }
 
 impl Publisher {
@@ -69,9 +75,15 @@ impl Publisher {
         })?;
         let registry = writer.registry_mut().registry();
         let (definitions, accounts) = (registry.definitions().copied().collect(), registry.accounts().copied().collect());
+        let retention = match settings.retention.filter(|_| status.is_some()) {
+            Some(retention) => Some(RetentionWorker::start(writer.stream(), retention)?),
+            None => None,
+        };
         let mut publisher = Self {
             sequencer,
             opener,
+            retention,
+            seq_checkpoint: 0,
             definitions,
             accounts,
             definitions_due_at: 0,
@@ -99,6 +111,26 @@ impl Publisher {
     fn control(&mut self, control: Control) -> Result<u64, Refused> {
         let stamp = Stamp { ts_recv: self.clock.now_ns(), ..Stamp::default() };
         self.sequencer.publish(&Event { stamp, payload: Payload::Control(control) })
+    }
+
+    /// Tells the stream how far the store has come, by a checkpoint record: nothing where that has not moved since the last one. The store
+    /// says it by its [`tapewire_storage::StoreMark`], from whatever thread or process it runs in. Returns what is stored.
+    ///
+    /// # Errors
+    /// [`Refused`]; the next call says it then.
+    pub fn checkpoint(&mut self) -> Result<u64, Refused> {
+        let seq_stored = self.writer.status().map_or(0, |status| status.seq_stored());
+        if seq_stored > self.seq_checkpoint {
+            self.control(Control::new(ControlCode::Checkpoint, self.writer.epoch(), seq_stored, 0))?;
+            self.seq_checkpoint = seq_stored;
+        }
+        Ok(seq_stored)
+    }
+
+    /// What retention has deleted; `None` where nothing is.
+    #[must_use]
+    pub fn retention_counters(&self) -> Option<RetentionCounters> {
+        self.retention.as_ref().map(RetentionWorker::counters)
     }
 
     /// The id and scales of an instrument, known or new; a new one is durable in the registry and on the bus before this returns.
@@ -289,6 +321,7 @@ impl Publisher {
             return Err(self.failure().unwrap_or(refused.into()));
         }
         self.sequencer.finish();
+        self.retention = None;
         // The WAL first: subscribers may still be reading the last page when the port goes.
         let last_sequence = self.writer.close()?;
         self.opener.stop()?;

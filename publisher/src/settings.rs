@@ -1,6 +1,6 @@
 //! How a stream is published.
 
-use tapewire_storage::WalSettings;
+use tapewire_storage::{RetentionSettings, WalSettings};
 use tapewire_transport::TransportConfig;
 
 /// What keeps the records.
@@ -55,6 +55,8 @@ pub struct PublisherSettings {
     pub wake_interval_us: u64,
     /// Longest wait for a free page, nanoseconds; then the event is refused.
     pub page_wait_ns_max: u64,
+    /// What of the log is deleted while publishing; `None` for nothing.
+    pub retention: Option<RetentionSettings>,
     /// Longest wait for the sync in the modes that wait for one, nanoseconds; then the call says that the event is not durable yet.
     pub durable_wait_ns_max: u64,
 }
@@ -72,6 +74,7 @@ impl Default for PublisherSettings {
             lag_pages_max: transport.lag_pages_max,
             wake_interval_us: 50,
             page_wait_ns_max: 10_000_000_000,
+            retention: None,
             durable_wait_ns_max: 10_000_000_000,
         }
     }

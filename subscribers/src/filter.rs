@@ -8,6 +8,8 @@ pub struct Filter {
     kinds: u32,
     instruments: IdSet,
     accounts: IdSet,
+    /// First time wanted, and the first that is not any more; nanoseconds since the UNIX epoch.
+    times: Option<(u64, u64)>,
 }
 
 /// One bit per id; empty means all.
@@ -32,7 +34,7 @@ impl IdSet {
 
 impl Default for Filter {
     fn default() -> Self {
-        Self { kinds: u32::MAX, instruments: IdSet::default(), accounts: IdSet::default() }
+        Self { kinds: u32::MAX, instruments: IdSet::default(), accounts: IdSet::default(), times: None }
     }
 }
 
@@ -59,12 +61,26 @@ impl Filter {
         self
     }
 
+    /// Only events with `from <= time < until` (see [`tapewire_schemas::RecordRef::time`]), nanoseconds since the UNIX epoch. Market events
+    /// without a time lie in no range.
+    #[must_use]
+    pub fn with_times(mut self, from: u64, until: u64) -> Self {
+        self.times = Some((from, until));
+        self
+    }
+
     /// Whether the event is wanted.
     #[must_use]
     #[inline]
     pub fn accepts(&self, event: &EventRef<'_>) -> bool {
         let kind = event.kind();
         if self.kinds & (1 << kind as u32) == 0 {
+            return false;
+        }
+        if let Some((from, until)) = self.times
+            && kind.is_timed()
+            && !event.first().time().is_some_and(|time| (from..until).contains(&time))
+        {
             return false;
         }
         kind.is_context() || (self.instruments.accepts(event.instrument_id()) && (!kind.is_private() || self.accepts_account(event)))

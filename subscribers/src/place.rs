@@ -1,8 +1,13 @@
 //! Places in a stream: which page, and where an event begins.
 
-use crate::{cursor::event_start, error::SubscribeError};
+use crate::{
+    cursor::event_start,
+    error::SubscribeError,
+    filter::Filter,
+    settings::{End, Start},
+};
 use tapewire_schemas::{PageView, RECORDS_OFFSET, Slot};
-use tapewire_storage::{Found, LogReader};
+use tapewire_storage::{Found, LogReader, Standing, StorageError};
 
 /// A page's place in the stream: epoch, and index in it.
 pub(crate) type PageKey = (u32, u64);
@@ -50,6 +55,51 @@ pub(crate) fn placed(log: &LogReader, error: SubscribeError) -> SubscribeError {
         SubscribeError::Schema(source) => log.damage(source).map_or(error, SubscribeError::from),
         _ => error,
     }
+}
+
+/// Where a start is in the stream as it is now.
+pub(crate) fn start_of(log: &mut LogReader, start: Start, head: u64) -> Result<u64, SubscribeError> {
+    let sequence = match start {
+        Start::Live => None,
+        Start::Seq(sequence) => Some(sequence.max(1)),
+        Start::Time(ts) => {
+            let found = log.find_time(ts)?;
+            if let (Some(sequence), Some(oldest)) = (found, log.oldest()?)
+                && oldest > 1
+                && log.seek(sequence)? == Found::Page
+                && log.page().is_some_and(|page| page.first_sequence() <= oldest)
+            {
+                tracing::warn!(ts, oldest, "the range begins where the stream is kept from: events of it may be pruned");
+            }
+            found
+        }
+        Start::Cursor(position) => match log.standing(&position)? {
+            Standing::RolledBack { to } => return Err(SubscribeError::Rollback { from: position.sequence, to }),
+            Standing::Pruned { oldest } => return Err(StorageError::Pruned { wanted: position.sequence, oldest }.into()),
+            Standing::Good => Some(position.sequence),
+        },
+    };
+    sequence.map_or(Ok(head + 1), |sequence| event_start_of(log, sequence))
+}
+
+/// The end as a sequence, where it is known by now.
+pub(crate) fn end_of(log: &mut LogReader, end: End, head: u64) -> Result<End, SubscribeError> {
+    Ok(match end {
+        End::Head => End::Seq(head),
+        End::Time(ts) => log.find_time_end(ts)?.map_or(end, End::Seq),
+        End::Seq(_) | End::Closed | End::Never => end,
+    })
+}
+
+/// The filter with the times that start and end name.
+pub(crate) fn filter_of(filter: &Filter, start: Start, end: End) -> Filter {
+    let (from, until) = match (start, end) {
+        (Start::Time(from), End::Time(until)) => (from, until),
+        (Start::Time(from), _) => (from, u64::MAX),
+        (_, End::Time(until)) => (0, until),
+        _ => return filter.clone(),
+    };
+    filter.clone().with_times(from, until)
 }
 
 /// First sequence of the event that `sequence` belongs to.

@@ -3,6 +3,7 @@
 use crate::filter::Filter;
 use std::time::Duration;
 use tapewire_stdx::wait::Wait;
+use tapewire_storage::CursorPosition;
 use tapewire_transport::TransportConfig;
 
 /// Where events are taken from, and when.
@@ -35,6 +36,11 @@ pub enum Start {
     Live,
     /// At this sequence; inside a group, at the group's first record.
     Seq(u64),
+    /// Nanoseconds since the UNIX epoch: with the first event at or after it, whatever order times are in. Earlier ones that come later in
+    /// the stream are left out. Where nothing has reached it yet: live.
+    Time(u64),
+    /// Where a cursor stands. Opening fails with [`crate::SubscribeError::Rollback`] where a later epoch took back what its consumer had done.
+    Cursor(CursorPosition),
 }
 
 /// Where to end.
@@ -47,6 +53,9 @@ pub enum End {
     /// When the writer has ended the stream, or it was recovered, and everything is read. Where that was so before the start, the next
     /// writer's end counts.
     Closed,
+    /// Nanoseconds since the UNIX epoch: of everything published when the subscriber was made, every event before it and none at or after it.
+    /// Where nothing had reached it then, the subscriber goes on until something does.
+    Time(u64),
     /// Never.
     Never,
 }

@@ -20,12 +20,12 @@ use crate::{
     cursor::{EventCursor, Step},
     error::SubscribeError,
     filter::Filter,
-    place::{PageKey, event_start_of, placed},
+    place::{PageKey, end_of, filter_of, placed, start_of},
     settings::{End, Polled, Start, SubscriberCounters, SubscriberSettings, Tier, Visibility, WhenLapped},
 };
 use std::time::{Duration, Instant};
 use tapewire_schemas::{Body, ControlCode, EventRef, Kind};
-use tapewire_storage::{Bus, DurableWatch, LogReader, Stream};
+use tapewire_storage::{Bus, CursorPosition, DurableWatch, LogReader, Stream};
 use tapewire_transport::{PageReader, TransportConfig, TransportError};
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -124,17 +124,15 @@ impl Subscriber {
             Tier::Realtime(_) | Tier::Delayed(_) => Some(connect(&transport)?),
         };
         // Only where it is wanted: where the journal is damaged nobody knows it, and what the log has stays readable.
-        let head = if settings.start == Start::Live || settings.end == End::Head { log.head()? } else { 0 };
-        let sequence = match settings.start {
-            Start::Live => head + 1,
-            Start::Seq(sequence) => event_start_of(&mut log, sequence.max(1))?,
-        };
-        let end = if settings.end == End::Head { End::Seq(head) } else { settings.end };
+        let is_head_wanted = matches!(settings.start, Start::Live | Start::Time(_)) || settings.end == End::Head;
+        let head = if is_head_wanted { log.head()? } else { 0 };
+        let sequence = start_of(&mut log, settings.start, head)?;
+        let end = end_of(&mut log, settings.end, head)?;
         let now = Instant::now();
         Ok(Self {
             stream,
             tier: settings.tier,
-            filter: settings.filter.clone(),
+            filter: filter_of(&settings.filter, settings.start, settings.end),
             end,
             start: sequence,
             idle_since: None,
@@ -175,6 +173,12 @@ impl Subscriber {
     /// [`SubscribeError::Storage`] where the stream's epoch cannot be read.
     pub fn durable_watch(&self) -> Result<DurableWatch, SubscribeError> {
         Ok(DurableWatch::open(&self.stream)?)
+    }
+
+    /// What a consumer that has done everything delivered so far stores in its cursor; `None` before anything was read.
+    #[must_use]
+    pub fn cursor_position(&self, ts_updated: u64) -> Option<CursorPosition> {
+        (self.page.0 > 0).then(|| CursorPosition { epoch: self.page.0, sequence: self.cursor.undelivered(), ts_updated })
     }
 
     /// What was seen and suffered so far.
@@ -284,6 +288,10 @@ impl Subscriber {
             if self.filter.accepts(&event) {
                 *left -= 1;
                 deliver(event.first_sequence(), &event);
+            } else if matches!(self.end, End::Time(until) if event.first().time().is_some_and(|time| time >= until)) {
+                // The first one that reached the end says where it is.
+                self.end = End::Seq(event.last_sequence());
+                break Ok(PageRead::Ended);
             }
         };
         if self.cursor.sequence != from_sequence {

@@ -1,11 +1,13 @@
 //! The command line, as it is written.
 
+mod keep;
 mod publish;
 mod read;
 mod tools;
 
+pub use keep::{CursorArguments, CursorCommand, OneCursorArguments, PruneArguments, RetentionArguments};
 pub use publish::{ClockSource, DemoArguments, FeedSource, PublishArguments};
-pub use read::{DigestArguments, FilterArguments, LoopsArgument, OutputName, ReadArguments, SubscribeArguments};
+pub use read::{DigestArguments, FilterArguments, LoopsArgument, OutputName, ReadArguments, StartArgument, SubscribeArguments};
 pub use tools::{
     InspectArguments, InspectJournalArguments, InspectPageArguments, InspectWhat, ReplayArguments, ReplayTarget, StreamArguments,
     VerifyArguments,
@@ -65,7 +67,7 @@ pub struct Arguments {
 }
 
 const EXIT_CODES: &str = "Exit codes: 0 done; 1 failed; 2 wrong usage or input; 3 damage, or a digest that does not agree; \
-                          4 no such bus or stream, or another writer has it.";
+                          4 no such bus, stream or cursor, or another process has it.";
 
 #[derive(Debug, Subcommand)]
 pub enum Command {
@@ -85,6 +87,10 @@ pub enum Command {
     Inspect(InspectArguments),
     /// Bring what a killed publisher left in memory into the write-ahead log, without publishing.
     Recover(StreamArguments),
+    /// Delete the oldest segments of a stream, but what cursors, readers or a store still need.
+    Prune(PruneArguments),
+    /// Look at the cursors of a stream, and move them.
+    Cursor(CursorArguments),
 }
 
 #[derive(Clone, Copy, Debug)]

@@ -1,6 +1,6 @@
 //! What is published, and how.
 
-use super::{KillAt, ReportFormat, SlowAt, parse_seconds, read::KindArgument};
+use super::{KillAt, ReportFormat, RetentionArguments, SlowAt, parse_seconds, read::KindArgument};
 use clap::{Args, ValueEnum};
 use std::{path::PathBuf, str::FromStr};
 use tapewire_publisher::{
@@ -78,6 +78,8 @@ pub struct PublishArguments {
     /// When the disk is slower than the feed and the journal is full: wait for it (stall), or end with an error (fail).
     #[arg(long, value_enum, default_value = "stall")]
     pub when_full: WhenFullName,
+    #[command(flatten)]
+    pub retention: RetentionArguments,
     /// Print a JSON line of progress on stdout so often.
     #[arg(long, value_name = "MS")]
     pub progress_ms: Option<u64>,
@@ -144,7 +146,9 @@ impl FromStr for FeedSource {
             (_, Some((_, format))) if !rest.split(',').any(str::is_empty) => Ok(Self::Capture(*format, files())),
             _ => {
                 let captures = CAPTURES.map(|(name, _)| format!("{name}:FILE,FILE…")).join(", ");
-                Err(format!("a feed is csv:FILE, dbn:FILE, account:FILE, loop:N:FEED, live:VENUE?SETTINGS or sim:SPEC, or a venue's capture: {captures}"))
+                Err(format!(
+                    "a feed is csv:FILE, dbn:FILE, account:FILE, loop:N:FEED, live:VENUE?SETTINGS or sim:SPEC, or a venue's capture: {captures}"
+                ))
             }
         }
     }

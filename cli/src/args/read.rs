@@ -18,10 +18,11 @@ pub struct ReadArguments {
     /// Where events come from.
     #[arg(long, value_enum, default_value = "realtime")]
     pub tier: TierName,
-    /// live, or seq:N.
+    /// live, seq:N, time:T (nanoseconds since 1970, or 2026-01-31T12:00:00Z), or cursor:NAME; `subscribe` moves the cursor behind what it
+    /// printed.
     #[arg(long, default_value = "live")]
     pub from: StartArgument,
-    /// head (what is published now), seq:N, closed (the writer has ended the stream) or never.
+    /// head (what is published now), seq:N, time:T, closed (the writer has ended the stream) or never.
     #[arg(long, default_value = "never")]
     pub until: EndArgument,
     /// How the realtime tier waits: spin burns the core, spin-yield does so for a while and then gives it away between looks, block sleeps
@@ -132,18 +133,32 @@ pub enum OutputName {
     None,
 }
 
-#[derive(Clone, Copy, Debug)]
-pub struct StartArgument(pub Start);
+/// Nanoseconds since the UNIX epoch, from a number of them or from a date and time of day (UTC).
+fn parse_time(text: &str) -> Result<u64, String> {
+    let date = || humantime::parse_rfc3339_weak(text).ok()?.duration_since(std::time::UNIX_EPOCH).ok();
+    let ns = text.parse().ok().or_else(|| u64::try_from(date()?.as_nanos()).ok());
+    ns.ok_or_else(|| "a time is nanoseconds since 1970, or like 2026-01-31T12:00:00.5Z".to_owned())
+}
+
+#[derive(Clone, Debug)]
+pub enum StartArgument {
+    At(Start),
+    Cursor(String),
+}
 
 impl FromStr for StartArgument {
     type Err = String;
 
     fn from_str(text: &str) -> Result<Self, String> {
-        let sequence = |text: &str| text.parse().ok().filter(|sequence| *sequence > 0);
-        match text.strip_prefix("seq:") {
-            None if text == "live" => Ok(Self(Start::Live)),
-            Some(number) => sequence(number).map(|n| Self(Start::Seq(n))).ok_or_else(|| "sequences begin at 1".to_owned()),
-            None => Err("a start is live or seq:N".to_owned()),
+        match text.split_once(':') {
+            None if text == "live" => Ok(Self::At(Start::Live)),
+            Some(("seq", number)) => {
+                let sequence = number.parse().ok().filter(|sequence| *sequence > 0);
+                sequence.map(|n| Self::At(Start::Seq(n))).ok_or_else(|| "sequences begin at 1".to_owned())
+            }
+            Some(("time", time)) => parse_time(time).map(|ns| Self::At(Start::Time(ns))),
+            Some(("cursor", name)) => Ok(Self::Cursor(name.to_owned())),
+            _ => Err("a start is live, seq:N, time:T or cursor:NAME".to_owned()),
         }
     }
 }
@@ -155,14 +170,14 @@ impl FromStr for EndArgument {
     type Err = String;
 
     fn from_str(text: &str) -> Result<Self, String> {
-        match text {
-            "head" => Ok(Self(End::Head)),
-            "closed" => Ok(Self(End::Closed)),
-            "never" => Ok(Self(End::Never)),
-            _ => {
-                let sequence = text.strip_prefix("seq:").and_then(|number| number.parse().ok());
-                sequence.map(|n| Self(End::Seq(n))).ok_or_else(|| "an end is head, seq:N, closed or never".to_owned())
-            }
+        let wrong = || "an end is head, seq:N, time:T, closed or never".to_owned();
+        match (text, text.split_once(':')) {
+            ("head", _) => Ok(Self(End::Head)),
+            ("closed", _) => Ok(Self(End::Closed)),
+            ("never", _) => Ok(Self(End::Never)),
+            (_, Some(("seq", number))) => number.parse().map(|n| Self(End::Seq(n))).map_err(|_| wrong()),
+            (_, Some(("time", time))) => parse_time(time).map(|ns| Self(End::Time(ns))),
+            _ => Err(wrong()),
         }
     }
 }

@@ -6,7 +6,7 @@
 
 use super::{LeftOut, Sink};
 use crate::{
-    args::{ReplayArguments, WrongArgument},
+    args::{ReplayArguments, StartArgument, WrongArgument},
     signals::StopFlag,
 };
 use anyhow::{Context as _, anyhow, bail};
@@ -108,7 +108,7 @@ impl BusSink {
             left_out: LeftOut::default(),
             stop,
         };
-        if arguments.read.from.0 == Start::Seq(1) {
+        if matches!(arguments.read.from, StartArgument::At(Start::Seq(1))) {
             // The stream itself says everything, at its time.
             return Ok(it);
         }

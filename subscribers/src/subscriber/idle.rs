@@ -30,7 +30,7 @@ impl Subscriber {
         let is_over = match self.end {
             End::Closed => self.is_closed_here(),
             End::Seq(end) => self.is_at_end() || self.is_cut_at(end)?,
-            End::Head | End::Never => false,
+            End::Head | End::Time(_) | End::Never => false,
         };
         Ok(if is_over { self.ended() } else { Polled::Idle })
     }

@@ -51,6 +51,7 @@ impl Subscriber {
                 live.turn();
                 self.page.1 += 1;
                 self.cursor.offset = RECORDS_OFFSET;
+                self.log.hold(self.cursor.undelivered());
                 Ok(true)
             }
             // A page is missing: another writer, or we were lapped.
@@ -121,6 +122,7 @@ impl Subscriber {
                     self.page = key;
                     self.cursor.offset = RECORDS_OFFSET;
                     self.note_joined();
+                    self.log.rest(self.cursor.undelivered());
                     return Ok(true);
                 }
                 let is_empty = first == 0;
@@ -171,6 +173,7 @@ impl Subscriber {
             if current == Some(self.page) {
                 self.source = Source::Live;
                 self.note_joined();
+                self.log.rest(self.cursor.undelivered());
                 return Ok(true);
             }
             if current.is_some_and(|key| key > self.page) {

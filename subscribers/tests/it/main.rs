@@ -9,4 +9,5 @@ mod ends;
 mod lapse;
 mod market;
 mod tiers;
+mod times;
 mod waits;
