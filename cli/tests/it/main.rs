@@ -10,6 +10,7 @@
 mod accounts;
 mod bus;
 mod captures;
+mod cursors;
 mod damage;
 mod durability;
 mod fail_points;

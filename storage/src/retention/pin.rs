@@ -93,10 +93,11 @@ fn directory(stream: &Stream) -> PathBuf {
     stream.bus().memory_directory().join(format!("{}.readers", stream.name()))
 }
 
-/// Makes the directory of pins.
+/// Makes the directory of pins, and clears away those of readers that died since the last writer.
 pub(crate) fn make_directory(stream: &Stream) -> Result<()> {
     let directory = directory(stream);
-    stream.disk().create_dir_all(&directory).map_err(StorageError::io("create", &directory))
+    stream.disk().create_dir_all(&directory).map_err(StorageError::io("create", &directory))?;
+    holds(stream).map(drop)
 }
 
 /// What living readers need; pins of dead ones are removed.
