@@ -8,7 +8,9 @@ mod console;
 mod cursor;
 mod demo;
 mod digest;
+mod doctor;
 mod follow;
+mod help;
 mod inspect;
 mod output;
 mod prune;
@@ -16,6 +18,7 @@ mod publish;
 mod replay;
 mod report;
 mod signals;
+mod stat;
 mod subscribe;
 mod verify;
 
@@ -32,6 +35,8 @@ enum Outcome {
     Done,
     /// What was compared or checked is not as it should be.
     Disagrees,
+    /// Something is in the way, and has been said.
+    Unfit,
 }
 
 fn main() -> ExitCode {
@@ -54,10 +59,15 @@ fn main() -> ExitCode {
         Command::Recover(settings) => verify::run_recover(&settings),
         Command::Prune(settings) => prune::run(&settings),
         Command::Cursor(settings) => cursor::run(&settings.command),
+        Command::Stat(settings) => stat::run(&settings),
+        Command::Doctor(settings) => doctor::run(&settings),
+        Command::Completions(settings) => help::run_completions(&settings),
+        Command::Man(settings) => help::run_man(&settings),
     };
     match outcome {
         Ok(Outcome::Done) => ExitCode::SUCCESS,
         Ok(Outcome::Disagrees) => ExitCode::from(3),
+        Ok(Outcome::Unfit) => ExitCode::from(1),
         Err(error) => {
             console::note(format_args!("tapewire: {}", console::describe(&error)));
             ExitCode::from(exit_code(&error))

@@ -7,12 +7,16 @@
 mod journal;
 mod overlap;
 mod page;
+mod probe;
 mod segments;
+mod streams;
 
 pub use journal::{JournalInspection, SlotInspection, inspect_journal, list_journals};
 pub use overlap::{JournalOverlap, Overlap};
 pub use page::{PageInspection, PageState, SealInspection, inspect_page};
+pub use probe::{DiskProbe, probe_disk};
 pub use segments::{SegmentInspection, inspect_segments};
+pub use streams::{StreamFiles, list_streams, stream_files};
 
 use crate::error::Reason;
 use std::path::{Path, PathBuf};

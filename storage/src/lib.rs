@@ -73,8 +73,8 @@ pub use disk::{Access, DIRECT_ALIGNMENT, Disk, DiskFile, RealDisk};
 pub use durable_watch::DurableWatch;
 pub use error::StorageError;
 pub use inspect::{
-    Fault, JournalInspection, JournalOverlap, Overlap, PageInspection, PageState, SealInspection, SegmentInspection, SlotInspection,
-    inspect_journal, inspect_page, inspect_segments, list_journals,
+    DiskProbe, Fault, JournalInspection, JournalOverlap, Overlap, PageInspection, PageState, SealInspection, SegmentInspection,
+    SlotInspection, StreamFiles, inspect_journal, inspect_page, inspect_segments, list_journals, list_streams, probe_disk, stream_files,
 };
 pub use journal::{JournalOpener, JournalPage, JournalProgress, Signal, SignalMark};
 pub use log::{Found, LogReader, Refresh, Standing};

@@ -62,6 +62,7 @@
 
 mod config;
 mod error;
+mod leftovers;
 mod memory;
 mod reader;
 mod room;
@@ -71,6 +72,7 @@ mod sweeper;
 
 pub use config::{BORROWED_PAGES_MAX, HISTORY_EXTRA_PAGES, TransportConfig};
 pub use error::TransportError;
+pub use leftovers::{Leftovers, find_leftovers};
 pub use memory::TransportPage;
 pub use reader::PageReader;
 pub use room::{MEMORY_DIRECTORY, check_room};

@@ -9,8 +9,8 @@ pub use keep::{CursorArguments, CursorCommand, OneCursorArguments, PruneArgument
 pub use publish::{ClockSource, DemoArguments, FeedSource, PublishArguments};
 pub use read::{DigestArguments, FilterArguments, LoopsArgument, OutputName, ReadArguments, StartArgument, SubscribeArguments};
 pub use tools::{
-    InspectArguments, InspectJournalArguments, InspectPageArguments, InspectWhat, ReplayArguments, ReplayTarget, StreamArguments,
-    VerifyArguments,
+    CompletionsArguments, DoctorArguments, InspectArguments, InspectJournalArguments, InspectPageArguments, InspectWhat, ManArguments,
+    ReplayArguments, ReplayTarget, StatArguments, StreamArguments, VerifyArguments,
 };
 
 use clap::{Parser, Subcommand, ValueEnum};
@@ -91,6 +91,14 @@ pub enum Command {
     Prune(PruneArguments),
     /// Look at the cursors of a stream, and move them.
     Cursor(CursorArguments),
+    /// Show how every stream, publisher and subscriber is, from shared memory.
+    Stat(StatArguments),
+    /// Look at the machine, and at a bus, for what is in the way of a fast and safe one; say what to do.
+    Doctor(DoctorArguments),
+    /// Print what makes a shell complete commands and flags.
+    Completions(CompletionsArguments),
+    /// Write the manual pages.
+    Man(ManArguments),
 }
 
 #[derive(Clone, Copy, Debug)]

@@ -118,3 +118,43 @@ impl FromStr for ReplayTarget {
         }
     }
 }
+
+#[derive(Debug, Args)]
+pub struct StatArguments {
+    /// Directory of the bus.
+    #[arg(value_name = "DIR")]
+    pub bus: PathBuf,
+    /// Only this stream.
+    #[arg(long)]
+    pub stream: Option<String>,
+    /// Look again so often, until a signal comes.
+    #[arg(long, value_name = "MS", value_parser = clap::value_parser!(u64).range(1..=86_400_000))]
+    pub every_ms: Option<u64>,
+    /// How the result is printed; on a terminal as text, elsewhere as one JSON object per look, unless said.
+    #[arg(long, value_enum)]
+    pub output: Option<ReportFormat>,
+}
+
+#[derive(Debug, Args)]
+pub struct DoctorArguments {
+    /// Directory of a bus, to look at that as well.
+    #[arg(value_name = "DIR")]
+    pub bus: Option<PathBuf>,
+    /// How the result is printed; on a terminal as text, elsewhere as JSON, unless said.
+    #[arg(long, value_enum)]
+    pub output: Option<ReportFormat>,
+}
+
+#[derive(Debug, Args)]
+pub struct CompletionsArguments {
+    /// For this shell.
+    #[arg(value_enum)]
+    pub shell: clap_complete::Shell,
+}
+
+#[derive(Debug, Args)]
+pub struct ManArguments {
+    /// Directory for the pages; made where there is none.
+    #[arg(long, value_name = "DIR")]
+    pub out: PathBuf,
+}

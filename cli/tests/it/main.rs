@@ -28,6 +28,7 @@ mod process;
 mod replay;
 mod space;
 mod tape;
+mod tools;
 #[allow(dead_code, reason = "the tests of the feed itself use the rest of it")]
 #[path = "../../../publisher/tests/it/venue/mod.rs"]
 mod venue;

@@ -95,6 +95,13 @@ impl Running {
         text_of(&self.stderr)
     }
 
+    /// The complete lines of stdout so far, each an object.
+    pub fn lines(&self) -> Option<Vec<Value>> {
+        let text = text_of(&self.stdout);
+        let complete = text.rsplit_once('\n')?.0;
+        Some(complete.lines().map(|line| serde_json::from_str(line).unwrap()).collect())
+    }
+
     /// SIGKILL, and everything that was said before.
     pub fn kill(mut self) -> Finished {
         self.child.kill().unwrap();

@@ -1,0 +1,59 @@
+//! Which streams a bus has, and what lies in their directories.
+
+use crate::{
+    bus::{Bus, Stream},
+    disk::Access,
+    error::{Result, StorageError},
+    wal::{list_segments, segment_name},
+};
+
+/// Every stream that was ever written, by name.
+///
+/// # Errors
+/// What the file system says.
+pub fn list_streams(bus: &Bus) -> Result<Vec<Stream>> {
+    let names = bus.disk().list(bus.directory()).map_err(StorageError::io("list", bus.directory()))?;
+    let streams = names.iter().map(|name| bus.stream(name));
+    Ok(streams.filter(|stream| stream.check_name().is_ok() && bus.disk().open(&stream.path("epoch"), Access::Read).is_ok()).collect())
+}
+
+/// Files of a stream, by what they are.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct StreamFiles {
+    /// Segments.
+    pub segments: u64,
+    /// Bytes of all segments.
+    pub segment_bytes: u64,
+    /// Files on the way to becoming segments, or left on it by a writer that died.
+    pub temporary: Vec<String>,
+    /// Whether a writer has the stream now.
+    pub is_written: bool,
+}
+
+/// What lies in the directory of a stream.
+///
+/// # Errors
+/// What the file system says.
+pub fn stream_files(stream: &Stream) -> Result<StreamFiles> {
+    let disk = stream.disk();
+    let mut files = StreamFiles::default();
+    for first_sequence in list_segments(stream)? {
+        let path = stream.path(&segment_name(first_sequence));
+        let file = match disk.open(&path, Access::Read) {
+            // Retention may have taken it since.
+            Err(error) if error.kind() == std::io::ErrorKind::NotFound => continue,
+            other => other.map_err(StorageError::io("open", &path))?,
+        };
+        files.segments += 1;
+        files.segment_bytes += file.length().map_err(StorageError::io("read", &path))?;
+    }
+    let names = disk.list(stream.directory()).map_err(StorageError::io("list", stream.directory()))?;
+    files.temporary = names.into_iter().filter(|name| name.ends_with(".tmp")).collect();
+    let lock = stream.path("writer.lock");
+    files.is_written = match disk.open(&lock, Access::Read) {
+        Ok(file) => !file.try_lock().map_err(StorageError::io("lock", &lock))?,
+        Err(error) if error.kind() == std::io::ErrorKind::NotFound => false,
+        Err(error) => return Err(StorageError::io("open", &lock)(error)),
+    };
+    Ok(files)
+}
