@@ -47,6 +47,7 @@ mod frame;
 mod memory;
 mod page;
 mod record;
+mod sync;
 
 pub use account::{Account, AccountUpdate, Currency, OrderId, OrderState, OrderUpdate};
 pub use body::{Control, ControlCode, Instrument, Quote, Side, Trade};

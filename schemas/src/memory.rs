@@ -22,12 +22,9 @@ use crate::{
     EventRef, FIRST_SEQUENCE_OFFSET, FIRST_TS_EVENT_OFFSET, PAGE_BYTES, PAGE_END_WORD, PageHeader, RECORDS_END, RECORDS_OFFSET,
     RecordDraft, RecordRef, SchemaError,
     record::{CommitWord, flags},
+    sync::{self, AtomicU64},
 };
-use std::{
-    marker::PhantomData,
-    ptr::NonNull,
-    sync::atomic::{AtomicU64, Ordering},
-};
+use std::{marker::PhantomData, ptr::NonNull, sync::atomic::Ordering};
 use zerocopy::IntoBytes;
 
 /// Alignment that page memory needs: a cache line.
@@ -94,14 +91,18 @@ impl PageWriter {
     #[inline(always)]
     pub fn write(&mut self, offset: usize, draft: &RecordDraft<'_>, sequence: u64) {
         let length_bytes = draft.length_bytes();
-        draft.encode_after_word(sequence, self.record_mut(offset, length_bytes));
+        let record = self.record_mut(offset, length_bytes);
+        draft.encode_after_word(sequence, record);
+        sync::wrote(record.as_ptr(), record.len());
         self.clear_next(offset + length_bytes);
     }
 
     /// Copies the bytes of a record, without its commit word, that `from` holds at the same offset.
     #[inline]
     pub fn copy_record(&mut self, offset: usize, length_bytes: usize, from: &mut Self) {
-        self.record_mut(offset, length_bytes).copy_from_slice(from.record_mut(offset, length_bytes));
+        let record = self.record_mut(offset, length_bytes);
+        record.copy_from_slice(from.record_mut(offset, length_bytes));
+        sync::wrote(record.as_ptr(), record.len());
         self.clear_next(offset + length_bytes);
     }
 
@@ -121,7 +122,10 @@ impl PageWriter {
         assert!(from >= RECORDS_OFFSET && from <= end);
         // SAFETY: in bounds by the assertion. The bytes lie behind the word that readers poll (`commit` and `clear_next` move forward
         // only), so nobody reads them, and we are the only writer.
-        unsafe { self.base.as_ptr().add(from).write_bytes(0, end - from) };
+        let cleared = unsafe { self.base.as_ptr().add(from) };
+        // SAFETY: as above.
+        unsafe { cleared.write_bytes(0, end - from) };
+        sync::wrote(cleared, end - from);
         self.clear_end = end;
     }
 
@@ -203,6 +207,7 @@ pub unsafe fn format_page(base: NonNull<u8>, header: &PageHeader) {
         base.as_ptr().add(RECORDS_END).write_bytes(0, PAGE_BYTES - RECORDS_END);
         base.as_ptr().cast::<PageHeader>().write_unaligned(*header);
     }
+    sync::wrote(base.as_ptr(), PAGE_BYTES);
 }
 
 /// A page as a reader sees it, for as long as whatever keeps the memory is borrowed.
@@ -401,7 +406,13 @@ impl<'a> PageView<'a> {
         if offset < RECORDS_OFFSET || end > RECORDS_END {
             return None;
         }
+        // SAFETY: in bounds by the check.
+        let first = unsafe { self.base.as_ptr().add(offset) };
+        sync::read(first, length_bytes);
         // SAFETY: in bounds by the check; committed bytes are initialised and unchanging while the page is held (module essay).
-        Some(unsafe { std::slice::from_raw_parts(self.base.as_ptr().add(offset), length_bytes) })
+        Some(unsafe { std::slice::from_raw_parts(first, length_bytes) })
     }
 }
+
+#[cfg(test)]
+mod models;

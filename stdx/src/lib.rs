@@ -6,5 +6,7 @@
 pub mod clock;
 pub mod cores;
 pub mod failpoint;
+#[cfg(feature = "model")]
+pub mod model;
 pub mod wait;
 pub mod wake;

@@ -60,6 +60,7 @@ mod registry;
 mod retention;
 mod small_file;
 mod stored;
+mod sync;
 mod verify;
 mod wal;
 mod writer;

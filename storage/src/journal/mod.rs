@@ -24,17 +24,15 @@ use crate::{
     bus::{Stream, boot_id},
     disk::{Access, DiskFile},
     error::{Result, StorageError},
+    sync::{AtomicU64, PageWriter, fence, format_page},
 };
 use memmap2::MmapRaw;
 use std::{
     path::{Path, PathBuf},
     ptr::NonNull,
-    sync::{
-        Arc,
-        atomic::{AtomicU64, Ordering},
-    },
+    sync::{Arc, atomic::Ordering},
 };
-use tapewire_schemas::{FORMAT_VERSION, PAGE_BYTES, PageHeader, PageView, PageWriter, RECORDS_OFFSET, format_page};
+use tapewire_schemas::{FORMAT_VERSION, PAGE_BYTES, PageHeader, PageView, RECORDS_OFFSET};
 use zerocopy::{FromBytes, Immutable, IntoBytes, KnownLayout};
 
 /// First word of a journal: `TWJR`.
@@ -460,7 +458,7 @@ impl JournalOpener {
         let generation = map.word(map.slot_offset(page_index));
         // SYNC: pairs with the fence and second look in `JournalCopy`.
         generation.store(0, Ordering::Relaxed);
-        std::sync::atomic::fence(Ordering::SeqCst);
+        fence(Ordering::SeqCst);
         let h = &map.header;
         let bus_id = u128::from(h.bus_id[0]) | u128::from(h.bus_id[1]) << 64;
         let header = PageHeader::new(bus_id, h.stream_id, h.epoch, page_index);
@@ -521,6 +519,9 @@ impl JournalProgress {
         self.committed(page_index + 1, RECORDS_OFFSET, 0);
     }
 }
+
+#[cfg(test)]
+mod models;
 
 #[cfg(test)]
 mod tests {

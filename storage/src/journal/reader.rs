@@ -1,8 +1,12 @@
 //! Reading a journal from any process: by copying, because a slot may be recycled at any time.
 
 use super::{JournalMap, JournalState};
-use crate::{bus::Stream, error::Result};
-use std::sync::atomic::{AtomicU64, Ordering, fence};
+use crate::{
+    bus::Stream,
+    error::Result,
+    sync::{AtomicU64, fence},
+};
+use std::sync::atomic::Ordering;
 use tapewire_schemas::{
     CommitWord, FIRST_SEQUENCE_OFFSET, FORMAT_VERSION, PAGE_BYTES, PAGE_END_WORD, PAGE_HEADER_BYTES, PAGE_MAGIC, PageView, RECORDS_END,
     RECORDS_OFFSET,
@@ -110,9 +114,7 @@ impl JournalCopy {
             let range = 0..PAGE_HEADER_BYTES / 8;
             copy_words(&slot[range.clone()], &mut self.words[range]);
         }
-        // SYNC: everything copied above was loaded before this second look; pairs with the fence in `JournalOpener::prepare`.
-        fence(Ordering::Acquire);
-        if !holds(slot, self.page_index) {
+        if !still_holds(slot, self.page_index) {
             // What was copied may be of two pages: whoever still looks at this copy sees it end where it did.
             self.words[from / 8] = 0;
             return Err(Recycled);
@@ -125,8 +127,23 @@ impl JournalCopy {
     }
 }
 
-/// Whether a slot holds the page with this index.
+/// Whether a slot holds the page with this index: then nothing that is loaded from now on is older than this page. All pages have one
+/// generation, so it is looked at behind the index: in front of it, it could be that of the page before.
 fn holds(slot: &[AtomicU64], page_index: u64) -> bool {
+    if slot[PAGE_INDEX_OFFSET / 8].load(Ordering::Relaxed) != page_index {
+        return false;
+    }
+    // SYNC: pairs with the fence in `JournalOpener::prepare`: who saw its index sees the generation before it invalidated.
+    fence(Ordering::Acquire);
+    // SYNC: pairs with the release store of the generation there: who saw that sees the page as it was formatted.
+    slot[0].load(Ordering::Acquire) == GENERATION
+}
+
+/// Whether a slot still holds the page with this index: then nothing that was loaded until now is newer than this page. The index is
+/// looked at behind the generation, which may be that of the page after.
+fn still_holds(slot: &[AtomicU64], page_index: u64) -> bool {
+    // SYNC: what was loaded was loaded before this look; pairs with the fence in `JournalOpener::prepare`.
+    fence(Ordering::Acquire);
     // SYNC: pairs with the release store of the generation in `JournalOpener::prepare`.
     slot[0].load(Ordering::Acquire) == GENERATION && slot[PAGE_INDEX_OFFSET / 8].load(Ordering::Relaxed) == page_index
 }
@@ -163,16 +180,18 @@ impl JournalReader {
 
     /// First sequence of a page: `None` when the slot holds another page, 0 when the page is empty.
     pub(crate) fn first_sequence(&self, page_index: u64) -> Option<u64> {
-        let slot = self.map.slot_words(page_index);
+        Self::first_sequence_in(&self.map, page_index)
+    }
+
+    pub(crate) fn first_sequence_in(map: &JournalMap, page_index: u64) -> Option<u64> {
+        let slot = map.slot_words(page_index);
         if !holds(slot, page_index) {
             return None;
         }
         // SYNC: the commit word is stored after the first sequence; pairs with `PageWriter::commit`.
         let started = slot[RECORDS_OFFSET / 8].load(Ordering::Acquire) != 0;
         let sequence = slot[FIRST_SEQUENCE_OFFSET / 8].load(Ordering::Relaxed);
-        // SYNC: as in `JournalCopy::extend`.
-        fence(Ordering::Acquire);
-        holds(slot, page_index).then_some(if started { sequence } else { 0 })
+        still_holds(slot, page_index).then_some(if started { sequence } else { 0 })
     }
 
     /// The page being written: walks on from the hint, which is at most a millisecond old.

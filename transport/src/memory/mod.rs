@@ -5,6 +5,9 @@
 //! * for the writer, until its end marker is stored, because the history keeps it (`send::SendPort`);
 //! * for a reader, as long as it holds the sample, because iceoryx2 counts it (`receive::ReceivePort`).
 
+#[cfg(test)]
+mod models;
+mod open_pages;
 mod receive;
 mod send;
 

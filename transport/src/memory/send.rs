@@ -1,6 +1,10 @@
 //! The writer's side: pages that are sent first and written afterwards.
 
-use super::{PageMemory, populate_for_writing};
+use super::{
+    PageMemory,
+    open_pages::{Lease, OpenPages},
+    populate_for_writing,
+};
 use crate::{
     TransportError,
     config::{HISTORY_EXTRA_PAGES, pool_bytes},
@@ -10,14 +14,7 @@ use iceoryx2::{
     port::{SendError, publisher::Publisher, update_connections::UpdateConnections},
     prelude::{PortFactory, ipc},
 };
-use std::{
-    collections::VecDeque,
-    ptr::NonNull,
-    sync::{
-        Arc,
-        atomic::{AtomicBool, Ordering},
-    },
-};
+use std::{ptr::NonNull, sync::Arc};
 use tapewire_schemas::{PageHeader, PageWriter, RECORDS_END, RECORDS_OFFSET, RecordDraft, format_page};
 
 /// Attempts to send a page; each failure stands for a reader that vanished while its connection was made.
@@ -36,9 +33,7 @@ const SEND_ATTEMPTS_MAX: u32 = 8;
 #[derive(Debug)]
 pub(crate) struct SendPort {
     ports: Option<Ports>,
-    /// Leases of the pages that were sent, from the oldest that is open to the newest.
-    leases: VecDeque<Arc<Lease>>,
-    pages_ahead: usize,
+    open_pages: OpenPages,
 }
 
 /// Fields are dropped in this order.
@@ -47,12 +42,6 @@ struct Ports {
     publisher: Publisher<ipc::Service, PageMemory, ()>,
     service: PageService,
     node: PageNode,
-}
-
-/// What a page and its sender share.
-#[derive(Debug, Default)]
-struct Lease {
-    ended: AtomicBool,
 }
 
 impl SendPort {
@@ -69,26 +58,19 @@ impl SendPort {
         let address = loan.payload_mut().as_mut_ptr().addr();
         populate_for_writing(address, pool_bytes(pool_pages) - pool_bytes(0))?;
         drop(loan);
-        let pages_ahead = pages_ahead as usize;
-        Ok(Self { ports: Some(Ports { publisher, service, node }), leases: VecDeque::with_capacity(pages_ahead), pages_ahead })
+        Ok(Self { ports: Some(Ports { publisher, service, node }), open_pages: OpenPages::new(pages_ahead as usize) })
     }
 
     /// Sends an empty page and returns the right to write it; `None` while `pages_ahead` pages are open.
     pub(crate) fn open(&mut self, header: &PageHeader) -> Result<Option<TransportPage>, TransportError> {
-        // SYNC: pairs with the release store in `TransportPage::end`: its writer does not touch the page any more.
-        while self.leases.front().is_some_and(|lease| lease.ended.load(Ordering::Acquire)) {
-            self.leases.pop_front();
-        }
-        if self.leases.len() >= self.pages_ahead {
+        if !self.open_pages.has_place() {
             return Ok(None);
         }
         let base = self.send_empty(header)?;
         // SAFETY: `base` is a whole page in a mapping for reading and writing, aligned by `PageMemory`, formatted a moment ago, and given
         // to nobody else. It stays so as long as the writer lives, by the argument at `SendPort`. Readers go through `PageView`.
         let writer = unsafe { PageWriter::from_raw(base) };
-        let lease = Arc::new(Lease::default());
-        self.leases.push_back(Arc::clone(&lease));
-        Ok(Some(TransportPage { writer, page_index: header.page_index, lease }))
+        Ok(Some(TransportPage { writer, page_index: header.page_index, lease: self.open_pages.add() }))
     }
 
     fn send_empty(&self, header: &PageHeader) -> Result<NonNull<u8>, TransportError> {
@@ -141,9 +123,7 @@ impl SendPort {
 
 impl Drop for SendPort {
     fn drop(&mut self) {
-        // A lease that only we hold belongs to a page whose `TransportPage` is gone; `get_mut` also synchronises with its last access.
-        let is_out = |lease: &mut Arc<Lease>| Arc::get_mut(lease).is_none();
-        if self.leases.iter_mut().any(is_out) {
+        if self.open_pages.is_any_out() {
             tracing::warn!("a page is still being written: its memory stays mapped until the process ends");
             std::mem::forget(self.ports.take());
         }
@@ -210,7 +190,6 @@ impl TransportPage {
     pub fn end(mut self, offset: usize) {
         assert!((RECORDS_OFFSET..RECORDS_END).contains(&offset));
         self.writer.end(offset);
-        // SYNC: pairs with the acquire load in `SendPort::open`. Everything written to the page happens before its place is given away.
-        self.lease.ended.store(true, Ordering::Release);
+        self.lease.end();
     }
 }
