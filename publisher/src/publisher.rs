@@ -2,6 +2,7 @@
 
 use crate::{
     error::{PublishError, Refused},
+    feed::{Feed, InstrumentBinding},
     opener::{Opener, OpenerParts},
     sequencer::{Sequencer, SequencerCounters, SequencerParts},
     settings::{Durability, DurabilityMode, PublisherSettings},
@@ -170,6 +171,25 @@ impl Publisher {
     /// As [`Self::publish`].
     pub fn heartbeat(&mut self) -> Result<u64, Refused> {
         self.control(Control::new(ControlCode::Heartbeat, self.writer.epoch(), 0, 0))
+    }
+
+    /// Defines every instrument of a feed, and tells the feed what they are called here. Call it before the feed's first event.
+    ///
+    /// # Errors
+    /// As [`Self::define`].
+    pub fn bind_feed(&mut self, feed: &mut dyn Feed) -> Result<(), PublishError> {
+        let mut bindings = Vec::with_capacity(feed.definitions().len());
+        for wanted in feed.definitions() {
+            let known = self.define(&wanted.venue, &wanted.symbol, wanted.price_scale, wanted.quantity_scale)?;
+            bindings.push(InstrumentBinding {
+                instrument_id: known.instrument_id,
+                venue_id: known.venue_id,
+                price_scale: known.instrument.price_scale(),
+                quantity_scale: known.instrument.quantity_scale(),
+            });
+        }
+        feed.bind(&bindings);
+        Ok(())
     }
 
     /// Publishes an event: every subscriber sees all of it, or none. Returns the sequence of its first record; when, the mode says.
