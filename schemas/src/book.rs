@@ -10,8 +10,8 @@
 //! ```
 //!
 //! That is exactly the archive that rkyv makes of [`BookBody`] (root last), so `rkyv::access` reads it too; the tests hold both to the
-//! same bytes. [`BookRef`] reads each count and offset once, bounds it and keeps it in a local, because the bytes may lie in memory
-//! that another process can write.
+//! same bytes. [`BookRef`] reads the root once into locals, because the bytes may lie in memory that another process can write, and
+//! refuses every form of a book but this one.
 
 use rkyv::{Archive, Serialize};
 use zerocopy::{FromBytes, Immutable, IntoBytes, KnownLayout};
@@ -74,8 +74,12 @@ impl<'a> BookRef<'a> {
         let levels_bytes = body.len().checked_sub(BOOK_ROOT_BYTES)?;
         let (levels, root) = body.split_at(levels_bytes);
         let root = <[u64; 4]>::read_from_bytes(root).ok()?;
-        let bids = side(levels, root[2], levels_bytes + 16)?;
-        let asks = side(levels, root[3], levels_bytes + 24)?;
+        let levels = <[Level]>::ref_from_bytes(levels).ok()?;
+        let (bids, asks) = levels.split_at_checked((root[2] >> 32) as usize)?;
+        // One book has one form: every level belongs to one side, bids first.
+        if root[2] != vector(0, levels_bytes + 16, bids.len()) || root[3] != vector(size_of_val(bids), levels_bytes + 24, asks.len()) {
+            return None;
+        }
         Some(Self { venue_seq_first: root[0], venue_seq_last: root[1], bids, asks })
     }
 
@@ -104,22 +108,18 @@ impl<'a> BookRef<'a> {
         assert!(into.len() == levels_bytes + BOOK_ROOT_BYTES);
         into[..bid_bytes].copy_from_slice(self.bids.as_bytes());
         into[bid_bytes..levels_bytes].copy_from_slice(self.asks.as_bytes());
-        let vector = |from: usize, field: usize, count: usize| {
-            let offset = from as i64 - (levels_bytes + field) as i64;
-            u64::from(offset as i32 as u32) | (count as u64) << 32
-        };
-        let root = [self.venue_seq_first, self.venue_seq_last, vector(0, 16, self.bids.len()), vector(bid_bytes, 24, self.asks.len())];
+        let bids = vector(0, levels_bytes + 16, self.bids.len());
+        let asks = vector(bid_bytes, levels_bytes + 24, self.asks.len());
+        let root = [self.venue_seq_first, self.venue_seq_last, bids, asks];
         into[levels_bytes..].copy_from_slice(root.as_bytes());
     }
 }
 
-/// The levels that an archived vector (`offset | count << 32`, stored at `field_at`) points to.
+/// An archived vector of so many levels: `offset | count << 32`, stored at `field_at`, of levels that begin at `from`.
 #[inline]
-fn side(levels: &[u8], vector: u64, field_at: usize) -> Option<&[Level]> {
-    let count = (vector >> 32) as usize;
-    let from = usize::try_from(field_at as i64 + i64::from(vector as u32 as i32)).ok()?;
-    let bytes = levels.get(from..from.checked_add(count.checked_mul(LEVEL_BYTES)?)?)?;
-    <[Level]>::ref_from_bytes(bytes).ok()
+fn vector(from: usize, field_at: usize, count: usize) -> u64 {
+    let offset = from as i64 - field_at as i64;
+    u64::from(offset as i32 as u32) | (count as u64) << 32
 }
 
 /// rkyv's own checked access to a book body.

@@ -90,7 +90,7 @@ impl Bus {
                     return Ok(bus);
                 }
                 let id = random_id(disk.as_ref())?;
-                small_file::write(disk.as_ref(), &directory.join("bus.id"), "bus", &format!("id={id:032x}"))?;
+                small_file::write(disk.as_ref(), &directory.join("bus.id"), "bus", &id_payload(id))?;
             } else {
                 Wait::Sleep(CREATE_LOOK_INTERVAL).once();
             }
@@ -103,7 +103,8 @@ impl Bus {
         let Some(payload) = small_file::read(disk.as_ref(), &path, "bus")? else { return Ok(None) };
         let id = small_file::field(&payload, "id")
             .and_then(|text| u128::from_str_radix(text, 16).ok())
-            .ok_or_else(|| StorageError::corrupt(&path, 0, "it has no id"))?;
+            .filter(|id| payload == id_payload(*id))
+            .ok_or_else(|| StorageError::corrupt(&path, 0, "it has no id of 32 hexadecimal digits"))?;
         Ok(Some(Self { directory: directory.to_owned(), id, disk }))
     }
 
@@ -198,16 +199,14 @@ impl Stream {
         let Some(payload) = small_file::read(self.disk(), &path, "epoch")? else { return Ok(None) };
         let number = |key| small_file::field(&payload, key).and_then(|text| text.parse::<u64>().ok());
         let epoch = number("epoch").and_then(|epoch| u32::try_from(epoch).ok());
-        let epoch = epoch.ok_or_else(|| StorageError::corrupt(&path, 0, "it has no epoch"))?;
-        Ok(Some(EpochState { epoch, closed_at: number("closed_at") }))
+        let state = epoch.map(|epoch| EpochState { epoch, closed_at: number("closed_at") });
+        // A line that says anything else is not understood by half.
+        let state = state.filter(|state| payload == state.payload());
+        state.map(Some).ok_or_else(|| StorageError::corrupt(&path, 0, format!("it says {payload:?}, which is no epoch")))
     }
 
     pub(crate) fn set_epoch(&self, state: EpochState) -> Result<()> {
-        let mut payload = format!("epoch={}", state.epoch);
-        if let Some(sequence) = state.closed_at {
-            payload.push_str(&format!(" closed_at={sequence}"));
-        }
-        small_file::write(self.disk(), &self.path("epoch"), "epoch", &payload)
+        small_file::write(self.disk(), &self.path("epoch"), "epoch", &state.payload())
     }
 }
 
@@ -224,6 +223,17 @@ pub struct EpochState {
     pub epoch: u32,
     /// Last sequence of the WAL, where the epoch ended in good order or was recovered; `None` while a writer lives or after it died.
     pub closed_at: Option<u64>,
+}
+
+impl EpochState {
+    fn payload(self) -> String {
+        let closed_at = self.closed_at.map(|sequence| format!(" closed_at={sequence}")).unwrap_or_default();
+        format!("epoch={}{closed_at}", self.epoch)
+    }
+}
+
+fn id_payload(id: u128) -> String {
+    format!("id={id:032x}")
 }
 
 pub(crate) fn random_id(disk: &dyn Disk) -> Result<u128> {

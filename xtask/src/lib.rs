@@ -9,6 +9,7 @@
 
 mod finding;
 mod floors;
+mod memory;
 mod power_cuts;
 mod steps;
 mod tidy;
@@ -16,7 +17,8 @@ mod workspace;
 
 pub use finding::{Finding, refuse};
 pub use floors::{Crate, Dependency, Use, check_floors};
+pub use memory::memcheck;
 pub use power_cuts::{PowerCuts, power_cuts};
-pub use steps::{floors, test, tidy};
+pub use steps::{floors, fuzz, test, tidy};
 pub use tidy::{SourceFile, check_tidy};
 pub use workspace::{Program, Workspace};

@@ -24,6 +24,15 @@ enum Verb {
     Tidy,
     /// Cuts the power of a publisher at full speed, again and again, on a loop-mounted ext4 image; needs root.
     PowerCuts(PowerCuts),
+    /// Gives every decoder changed inputs for a while: `cargo xtask fuzz --seconds 600`; `--help` says more.
+    #[command(disable_help_flag = true)]
+    Fuzz {
+        /// What the fuzzer is told.
+        #[arg(trailing_var_arg = true, allow_hyphen_values = true)]
+        arguments: Vec<String>,
+    },
+    /// Runs the tests of pointer code under valgrind, and under the address sanitizer where a nightly toolchain is installed.
+    Memcheck,
 }
 
 fn main() -> ExitCode {
@@ -43,5 +52,7 @@ fn run(arguments: &Arguments) -> anyhow::Result<()> {
         Verb::Floors => tapewire_xtask::floors(&workspace),
         Verb::Tidy => tapewire_xtask::tidy(&workspace),
         Verb::PowerCuts(options) => tapewire_xtask::power_cuts(&workspace, options),
+        Verb::Fuzz { arguments } => tapewire_xtask::fuzz(&workspace, arguments),
+        Verb::Memcheck => tapewire_xtask::memcheck(&workspace),
     }
 }

@@ -73,7 +73,17 @@ fn examples(workspace: &Workspace) -> Result<()> {
     Ok(())
 }
 
-fn cargo(workspace: &Workspace, arguments: &[&str]) -> Result<()> {
+/// Runs the fuzzer, as the tests are built: sums that overflow are seen.
+///
+/// # Errors
+/// When a decoder broke a promise.
+pub fn fuzz(workspace: &Workspace, arguments: &[String]) -> Result<()> {
+    let mut words = vec!["run", "--quiet", "--package", "tapewire-fuzz", "--"];
+    words.extend(arguments.iter().map(String::as_str));
+    cargo(workspace, &words)
+}
+
+pub(crate) fn cargo(workspace: &Workspace, arguments: &[&str]) -> Result<()> {
     let status = Command::new("cargo").args(arguments).current_dir(&workspace.root).stdin(Stdio::null()).status();
     let status = status.context("cannot start cargo")?;
     anyhow::ensure!(status.success(), "`cargo {}` ended with {status}", arguments.join(" "));

@@ -42,7 +42,7 @@ const CALLS: [Call; 4] = [
     Call { text: concat!("print", "!("), folders: PRINTERS, in_tests: Allowed::Yes, instead: "libraries print nothing" },
     Call { text: concat!("print", "ln!("), folders: PRINTERS, in_tests: Allowed::Yes, instead: "libraries print nothing" },
 ];
-const PRINTERS: &[&str] = &["cli", "xtask", "benches", "examples"];
+const PRINTERS: &[&str] = &["cli", "xtask", "benches", "examples", "fuzz"];
 
 struct Call {
     text: &'static str,

@@ -1,0 +1,26 @@
+//! The decoders.
+
+mod files;
+mod log;
+mod memory;
+mod text;
+
+use crate::Target;
+
+/// Every decoder there is.
+#[must_use]
+pub fn targets() -> Vec<Target> {
+    vec![
+        memory::event(),
+        memory::page(),
+        memory::page_header(),
+        log::segment(),
+        log::segment_of_the_dead(),
+        log::journal(),
+        files::registry(),
+        files::bus_id(),
+        files::epoch(),
+        text::decimal(),
+        text::csv(),
+    ]
+}
