@@ -6,8 +6,11 @@ mod accounts;
 mod cells;
 mod durable;
 mod ends;
+mod hot_path;
 mod lapse;
 mod market;
 mod tiers;
 mod times;
 mod waits;
+#[cfg(target_arch = "x86_64")]
+mod watched;
