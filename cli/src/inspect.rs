@@ -92,7 +92,7 @@ fn journal_json(it: &JournalInspection) -> Value {
     json!({
         "file": it.path.display().to_string(), "bytes": it.bytes, "version": it.version, "stream_id": it.stream_id, "epoch": it.epoch,
         "bus_id": format!("{:032x}", it.bus_id), "of_this_boot": it.is_of_this_boot, "ring_pages": it.page_count,
-        "writer_pid": it.writer_pid, "state": it.state, "seq_published": it.seq_published, "seq_durable": it.seq_durable,
+        "writer_pid": it.writer_pid, "state": it.state, "seq_published": it.seq_published, "seq_durable": it.seq_durable, "seq_stored": it.seq_stored,
         "current_page": it.current_page, "pages": slots, "faults": faults_json(&it.faults),
     })
 }

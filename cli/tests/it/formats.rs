@@ -174,7 +174,7 @@ fn a_journal_without_its_header_is_named() {
 
 #[test]
 fn a_journal_that_is_none_is_named() {
-    check_journal(|file| file.write_all_at(b"XXXX", 0).unwrap(), 3, &["is damaged at byte 0", "move the journal away"]);
+    check_journal(|file| file.write_all_at(b"nope", 0).unwrap(), 3, &["is damaged at byte 0", "move the journal away"]);
     check_journal(|file| file.set_len(1 << 20).unwrap(), 3, &["is damaged at byte 1048576", "should have", "move the journal away"]);
     check_journal(|file| file.write_all_at(&[1, 0, 0, 0], 48).unwrap(), 3, &["is damaged at byte 48", "its ring has 1 pages"]);
 }

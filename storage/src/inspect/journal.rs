@@ -8,7 +8,7 @@ use crate::{
     bus::{Stream, boot_id},
     disk::{Access, DiskFile},
     error::{Result, StorageError},
-    journal::{CURRENT_PAGE, JOURNAL_HEADER_BYTES, JOURNAL_MAGIC, JournalHeader, SEQ_DURABLE, SEQ_PUBLISHED, STATE},
+    journal::{CURRENT_PAGE, JOURNAL_HEADER_BYTES, JOURNAL_MAGIC, JournalHeader, SEQ_DURABLE, SEQ_PUBLISHED, SEQ_STORED, STATE},
 };
 use std::path::PathBuf;
 use tapewire_schemas::{FORMAT_VERSION, PAGE_BYTES, PAGE_MAGIC};
@@ -43,6 +43,8 @@ pub struct JournalInspection {
     pub current_page: u64,
     /// Everything up to here is in the log.
     pub seq_durable: u64,
+    /// Everything up to here is in the store; 0 where there is none.
+    pub seq_stored: u64,
     /// Slots that hold a page, in the order of the pages.
     pub slots: Vec<SlotInspection>,
     /// What is wrong.
@@ -114,6 +116,7 @@ pub fn inspect_journal(stream: &Stream, epoch: u32) -> Result<Option<JournalInsp
         seq_published: word(SEQ_PUBLISHED),
         current_page: word(CURRENT_PAGE),
         seq_durable: word(SEQ_DURABLE),
+        seq_stored: word(SEQ_STORED),
         slots: Vec::new(),
         faults: Vec::new(),
         path,
