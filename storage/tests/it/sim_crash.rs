@@ -269,8 +269,11 @@ fn die_at(number: usize) {
     disk.die_at(number, move |image| {
         let memory = memory_of(&SimDisk::new(image.clone()));
         let files = memory.iter().flat_map(|path| std::fs::read_dir(path).into_iter().flatten());
-        let files: Vec<(PathBuf, Vec<u8>)> =
-            files.map(|file| file.unwrap().path()).map(|path| (path.clone(), std::fs::read(path).unwrap())).collect();
+        let files: Vec<(PathBuf, Vec<u8>)> = files
+            .map(|file| file.unwrap().path())
+            .filter(|path| path.is_file())
+            .map(|path| (path.clone(), std::fs::read(path).unwrap()))
+            .collect();
         *leaving.lock().unwrap() =
             Some((image.clone(), files, witness.committed(), witness.starts(), witness.definitions.load(Ordering::Acquire)));
     });
