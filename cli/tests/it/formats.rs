@@ -43,16 +43,17 @@ impl Page {
         self.file.write_all_at(&self.bytes, self.offset).unwrap();
     }
 
-    /// Writes it with a checksum that is right: as a writer does that is wrong.
+    /// Writes it with checksums that are right: as a writer does that is wrong.
     pub fn write_sealed(mut self) {
-        let seals = [0, 1].map(|slot| Seal::read(&self.bytes, slot));
-        let (slot, mut seal) = (0..2).filter_map(|slot| Some((slot, seals[slot]?))).max_by_key(|(_, seal)| seal.number).unwrap();
-        let mut crc = crc32fast::Hasher::new();
-        crc.update(&self.bytes[..PAGE_HEADER_BYTES]);
-        crc.update(&self.bytes[RECORDS_OFFSET..RECORDS_OFFSET + seal.covered_bytes as usize]);
-        crc.update(seal.checked_bytes());
-        seal.crc32 = crc.finalize();
-        self.bytes[SEAL_OFFSETS[slot]..][..SEAL_BYTES].copy_from_slice(seal.as_bytes());
+        for slot in 0..2 {
+            let Some(mut seal) = Seal::read(&self.bytes, slot) else { continue };
+            let mut crc = crc32fast::Hasher::new();
+            crc.update(&self.bytes[..PAGE_HEADER_BYTES]);
+            crc.update(&self.bytes[RECORDS_OFFSET..RECORDS_OFFSET + seal.covered_bytes as usize]);
+            crc.update(seal.checked_bytes());
+            seal.crc32 = crc.finalize();
+            self.bytes[SEAL_OFFSETS[slot]..][..SEAL_BYTES].copy_from_slice(seal.as_bytes());
+        }
         self.write();
     }
 }

@@ -93,6 +93,8 @@ pub(super) struct Message<'a> {
     pub(super) balances: Vec<Balance<'a>>,
     #[serde(borrow, default)]
     pub(super) margins: Vec<Margin<'a>>,
+    /// 0 where there is none.
+    #[serde(default)]
     pub(super) ts_event: u64,
     pub(super) ts_init: u64,
 }
