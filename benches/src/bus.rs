@@ -17,6 +17,9 @@ pub(crate) const PING: &str = "ping";
 /// The stream of the peer.
 pub(crate) const PONG: &str = "pong";
 
+/// Pages that a subscriber may lag behind, where it is not to be chosen.
+pub(crate) const LAG_PAGES: u32 = 32;
+
 /// Where shared memory has names.
 pub(crate) const MEMORY_DIRECTORY: &str = "/dev/shm";
 /// Longest wait for the other process to attach.

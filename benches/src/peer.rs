@@ -1,7 +1,8 @@
 //! The other side of a measurement: the same binary, started as a child with a [`Task`], ended with a report on its standard output.
 
-use crate::{paced, ring::RingWriter, round_trip, sink};
+use crate::{FollowBy, follower, paced, ring::RingWriter, round_trip, sink};
 use anyhow::Context;
+use rustix::process::{Pid, Signal, kill_process};
 use serde::{Deserialize, Serialize, de::DeserializeOwned};
 use std::{
     io::{BufRead, BufReader, Write},
@@ -74,6 +75,13 @@ pub enum Task {
         /// Events at the beginning whose latency is not recorded; `None`: no latency at all.
         latency_from: Option<u64>,
     },
+    /// Follows the stream `ping` to its end.
+    Follow {
+        /// Directory of the bus.
+        directory: PathBuf,
+        /// How it waits.
+        by: FollowBy,
+    },
     /// Spins and notes the gaps.
     Spin {
         /// For so long.
@@ -122,6 +130,12 @@ impl Peer {
         let line = peer.line()?;
         anyhow::ensure!(line == READY, "the other process said {line:?} instead of being ready");
         Ok(peer)
+    }
+
+    /// Sends it a signal.
+    pub(crate) fn signal(&self, signal: Signal) -> anyhow::Result<()> {
+        let pid = Pid::from_child(&self.child);
+        kill_process(pid, signal).context("signal the other process")
     }
 
     /// Waits for the report.
@@ -180,6 +194,7 @@ pub fn serve(task: &str, core: usize) -> anyhow::Result<()> {
             report(&())
         }
         Task::Sink { source, count, latency_from } => report(&sink::run(&source, count, latency_from, ready)?),
+        Task::Follow { directory, by } => report(&follower::run(&directory, by, ready)?),
         Task::Spin { seconds } => {
             ready()?;
             report(&paced::spin(seconds))

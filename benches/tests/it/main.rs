@@ -97,6 +97,26 @@ fn durable_measures_every_variant() {
 }
 
 #[test]
+fn readers_are_stopped_healed_and_woken() {
+    let report = run(env!("CARGO_BIN_EXE_readers"), &["--events", "20", "--phase-seconds", "0.05"]);
+    let calls = rows(&report, "publish call beside a reader");
+    for name in ["nobody", "reading", "stopped", "healing"] {
+        assert_eq!(row(&calls, name)["count"], 45_000.0, "{name}");
+    }
+    for name in ["stopped / reading", "healing / reading", "stopped / nobody", "healing / nobody"] {
+        assert!(row(&calls, name)["p99"].is_number(), "{name}");
+    }
+    let reader = rows(&report, "the reader that was stopped");
+    assert_eq!(row(&reader, "reader")["delivered"], 250_000.0);
+    let waking = rows(&report, "waking");
+    for name in ["spin", "spin, then yield", "block"] {
+        let figures = row(&waking, name);
+        assert!(figures["count"] == 20.0 && figures["p99"].as_f64() > Some(0.0) && figures["cpu %"].is_number(), "{name}: {figures}");
+    }
+    assert!(row(&waking, "block, silence")["cpu %"].is_number());
+}
+
+#[test]
 fn one_variant_runs_alone() {
     for variant in ["ring", "wal-off", "wal-on"] {
         let output = Command::new(env!("CARGO_BIN_EXE_throughput"))
