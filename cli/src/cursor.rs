@@ -59,7 +59,7 @@ fn set(arguments: &OneCursorArguments, to: &StartArgument) -> anyhow::Result<()>
     let ts_now = Clock::new().now_ns();
     let head = log.head()?;
     let position = match start(&stream, to)? {
-        Start::Live => log.position_before(head + 1, ts_now)?,
+        Start::Live | Start::Snapshot => log.position_before(head + 1, ts_now)?,
         Start::Seq(sequence) => log.position_before(sequence, ts_now)?,
         Start::Time(ts) => {
             let sequence = log.find_time(ts)?.unwrap_or(head + 1);

@@ -33,13 +33,13 @@ pub fn run(arguments: &DigestArguments) -> anyhow::Result<Outcome> {
     follow::run(
         &mut subscriber,
         &stop,
-        |_, event| {
-            if is_timed && !event.kind().is_context() {
+        |merged, event| {
+            if is_timed && merged.event_count > 0 && !event.kind().is_context() {
                 // Clocks of two processes may differ by less than a look takes.
                 let age_ns = clock.now_ns().saturating_sub(event.first().ts_recv()).max(1);
                 latency.borrow_mut().saturating_record(age_ns);
             }
-            digest.borrow_mut().observe(event);
+            digest.borrow_mut().observe_merged(merged, event);
         },
         |subscriber| {
             if let Some(interval) = interval

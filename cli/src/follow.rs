@@ -9,7 +9,7 @@ use std::time::{Duration, Instant};
 use tapewire_schemas::{EventRef, Kind};
 use tapewire_stdx::{cores, wait::Wait};
 use tapewire_storage::{Bus, Registry, StorageError};
-use tapewire_subscribers::{Filter, Polled, SubscribeError, Subscriber, SubscriberSettings, definitions_at};
+use tapewire_subscribers::{Conflation, Filter, Merged, Polled, SubscribeError, Subscriber, SubscriberSettings, definitions_at};
 
 /// Events per poll.
 const POLL_EVENTS: usize = 4096;
@@ -42,6 +42,7 @@ fn try_open(arguments: &ReadArguments, wanted: &FilterArguments) -> anyhow::Resu
         filter: filter(wanted, &registry)?,
         when_lapped: arguments.when_lapped(),
         visibility: arguments.visibility(),
+        conflation: if wanted.conflate { Conflation::Latest } else { Conflation::Off },
         ..SubscriberSettings::new(arguments.tier(), start, arguments.until.0)
     };
     let subscriber = Subscriber::open(&bus, &settings)?;
@@ -81,11 +82,11 @@ fn filter(arguments: &FilterArguments, registry: &Registry) -> Result<Filter, Wr
 pub fn run(
     subscriber: &mut Subscriber,
     stop: &StopFlag,
-    mut deliver: impl FnMut(u64, &EventRef<'_>),
+    mut deliver: impl FnMut(Merged, &EventRef<'_>),
     mut between: impl FnMut(&mut Subscriber) -> anyhow::Result<bool>,
 ) -> anyhow::Result<()> {
     while !stop.is_raised() {
-        let polled = match subscriber.poll(POLL_EVENTS, &mut deliver) {
+        let polled = match subscriber.poll_merged(POLL_EVENTS, &mut deliver) {
             // Chosen with --when-lapped skip, or nothing can be done: it is said, and counted.
             Err(gap @ SubscribeError::Gap { .. }) => {
                 console::note(format_args!("{gap}"));

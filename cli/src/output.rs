@@ -3,6 +3,7 @@
 use std::{collections::BTreeMap, io::Write};
 use tapewire_schemas::{AccountUpdate, Body, EventRef, Instrument, Kind, Level, OrderUpdate, Scale, Side};
 use tapewire_storage::Registry;
+use tapewire_subscribers::Merged;
 
 /// How events are written.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -18,6 +19,8 @@ pub struct Printer {
     instruments: BTreeMap<u32, Instrument>,
     /// Names of accounts.
     accounts: BTreeMap<u32, String>,
+    /// What the event being printed stands for, where it is not itself alone.
+    merged: Option<Merged>,
 }
 
 /// Columns of the CSV output: those of the neutral CSV format behind sequence and symbol.
@@ -26,11 +29,21 @@ const CSV_HEADER: &str = "sequence,recv_ns,exch_ns,venue,instrument,kind,side,pr
 impl Printer {
     pub fn new(shape: Shape, registry: &Registry) -> Self {
         let instruments = registry.definitions().map(|d| (d.instrument_id, d.instrument)).collect();
-        Self { shape, instruments, accounts: registry.accounts().map(|d| (d.account.account_id, d.account.name().to_owned())).collect() }
+        let accounts = registry.accounts().map(|d| (d.account.account_id, d.account.name().to_owned())).collect();
+        Self { shape, instruments, accounts, merged: None }
     }
 
     pub fn begin(&self, out: &mut impl Write) -> std::io::Result<()> {
         if self.shape == Shape::Csv { writeln!(out, "{CSV_HEADER}") } else { Ok(()) }
+    }
+
+    /// Prints an event, and what it stands for: `"from"` is the sequence of the first of so many `"events"`, none where the event says what
+    /// the stream amounts to. CSV has no place for it.
+    pub fn print_merged(&mut self, merged: Merged, event: &EventRef<'_>, out: &mut impl Write) -> std::io::Result<()> {
+        self.merged = Some(merged).filter(|merged| merged.event_count != 1);
+        let printed = self.print(event, out);
+        self.merged = None;
+        printed
     }
 
     pub fn print(&mut self, event: &EventRef<'_>, out: &mut impl Write) -> std::io::Result<()> {
@@ -59,6 +72,9 @@ impl Printer {
         let (price, quantity) = self.scales(event);
         write!(out, "{{\"seq\":{},\"kind\":\"{}\"", event.first_sequence(), event.kind().name())?;
         write!(out, ",\"ts_event\":{},\"ts_recv\":{}", first.ts_event(), first.ts_recv())?;
+        if let Some(merged) = self.merged {
+            write!(out, ",\"stands_for\":{{\"from\":{},\"events\":{}}}", merged.first_sequence, merged.event_count)?;
+        }
         if let Some(instrument) = self.instruments.get(&event.instrument_id()) {
             let (venue, symbol) = (serde_json::json!(instrument.venue()), serde_json::json!(instrument.symbol()));
             write!(out, ",\"venue\":{venue},\"instrument\":{symbol}")?;

@@ -40,10 +40,10 @@ pub fn run(arguments: &SubscribeArguments) -> anyhow::Result<Outcome> {
     let outcome = follow::run(
         &mut subscriber,
         &stop,
-        |_, event| {
+        |merged, event| {
             count_cell.set(count_cell.get() + u64::from(!event.kind().is_context()));
             if let Some(printer) = &mut printer
-                && let Err(error) = printer.print(event, &mut *out.borrow_mut())
+                && let Err(error) = printer.print_merged(merged, event, &mut *out.borrow_mut())
             {
                 failure.borrow_mut().get_or_insert(error);
             }
@@ -79,7 +79,7 @@ pub fn run(arguments: &SubscribeArguments) -> anyhow::Result<Outcome> {
         let line = json!({
             "events": count_cell.get(), "last_sequence": last_sequence, "seconds": started.elapsed().as_secs_f64(),
             "events_live": counters.events_live, "lapped": counters.lapped, "healed": counters.healed,
-            "skips": counters.skips, "sequences_skipped": counters.sequences_skipped, "groups_cut": counters.groups_cut,
+            "skips": counters.skips, "conflated": counters.conflated, "sequences_skipped": counters.sequences_skipped, "groups_cut": counters.groups_cut,
         });
         drop(out);
         console::result(line)?;

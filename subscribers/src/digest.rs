@@ -10,6 +10,7 @@ use crate::{
     accounts::AccountState,
     book::BookSide,
     books::{Books, InstrumentBook},
+    prepared::Merged,
     trades::TradeSummary,
 };
 use serde_json::{Map, Value, json};
@@ -53,6 +54,26 @@ impl StreamDigest {
         (0..self.books.all().len()).for_each(|index| self.define(index));
         for known in registry.accounts() {
             self.define_account(&known.account);
+        }
+    }
+
+    /// Takes the next event of a subscriber that begins with a snapshot: what stands for no event changes books, definitions and balances,
+    /// and is not counted.
+    pub fn observe_merged(&mut self, merged: Merged, event: &EventRef<'_>) {
+        if merged.event_count > 0 {
+            self.observe(event);
+            return;
+        }
+        let index = self.books.observe(event);
+        match event.body() {
+            Body::Instrument(_) => index.into_iter().for_each(|index| self.define(index)),
+            Body::Account(definition) => self.define_account(definition),
+            Body::AccountUpdate(update) => {
+                if let Some(account) = self.accounts.get_mut(&update.account_id) {
+                    account.observe_balance(update);
+                }
+            }
+            _ => {}
         }
     }
 

@@ -38,6 +38,7 @@ mod filter;
 mod place;
 mod prepared;
 mod settings;
+mod snapshot;
 mod subscriber;
 mod trades;
 
@@ -50,6 +51,6 @@ pub use digest::StreamDigest;
 pub use error::SubscribeError;
 pub use filter::Filter;
 pub use prepared::Merged;
-pub use settings::{End, Polled, Start, SubscriberCounters, SubscriberSettings, Tier, Visibility, WhenLapped};
+pub use settings::{Conflation, End, Polled, Start, SubscriberCounters, SubscriberSettings, Tier, Visibility, WhenLapped};
 pub use subscriber::Subscriber;
 pub use trades::{TradePrices, TradeSummary};

@@ -60,7 +60,7 @@ pub(crate) fn placed(log: &LogReader, error: SubscribeError) -> SubscribeError {
 /// Where a start is in the stream as it is now.
 pub(crate) fn start_of(log: &mut LogReader, start: Start, head: u64) -> Result<u64, SubscribeError> {
     let sequence = match start {
-        Start::Live => None,
+        Start::Live | Start::Snapshot => None,
         Start::Seq(sequence) => Some(sequence.max(1)),
         Start::Time(ts) => {
             let found = log.find_time(ts)?;

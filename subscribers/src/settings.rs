@@ -41,6 +41,11 @@ pub enum Start {
     Time(u64),
     /// Where a cursor stands. Opening fails with [`crate::SubscribeError::Rollback`] where a later epoch took back what its consumer had done.
     Cursor(CursorPosition),
+    /// What the stream amounts to now, then what follows: definitions, the book of every instrument and the balances of every account as
+    /// events that have the sequence of the last record they know, then the events behind it. Whoever takes them all knows what a reader
+    /// from the beginning knows of books and balances. It is made from the log, which takes time in proportion to what has to be read of
+    /// it. Where the log was cut, books without a snapshot since are those that changed since.
+    Snapshot,
 }
 
 /// Where to end.
@@ -83,6 +88,17 @@ pub enum Visibility {
     Durable,
 }
 
+/// What the delayed tier makes of a batch.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Conflation {
+    /// Every event.
+    #[default]
+    Off,
+    /// Of each book, quote and balance what the batch made of it, as one event ([`Conflater`](crate::Conflater)); of trades and orders every
+    /// event. [`Subscriber::poll_merged`](crate::Subscriber::poll_merged) says what each stands for.
+    Latest,
+}
+
 /// What came of a poll.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Polled {
@@ -120,6 +136,8 @@ pub struct SubscriberCounters {
     pub batches: u64,
     /// Groups without a last record, which were dropped.
     pub groups_cut: u64,
+    /// Events that were merged into later ones of their batch.
+    pub conflated: u64,
 }
 
 /// What a subscriber wants.
@@ -137,6 +155,8 @@ pub struct SubscriberSettings {
     pub filter: Filter,
     /// How far it looks.
     pub visibility: Visibility,
+    /// What the delayed tier makes of a batch.
+    pub conflation: Conflation,
     /// What becomes of records that left shared memory before they were read.
     pub when_lapped: WhenLapped,
     /// As the publisher's.
@@ -159,6 +179,7 @@ impl SubscriberSettings {
             end,
             filter: Filter::default(),
             visibility: Visibility::Published,
+            conflation: Conflation::Off,
             when_lapped: WhenLapped::Heal,
             pages_ahead: transport.pages_ahead,
             subscribers_max: transport.subscribers_max,

@@ -5,23 +5,28 @@
 //! page it reads there is also held live, and returns to the log when a live page is missing (it was lapped, or the writer is another).
 //!
 //! Here is the way of an event; [`pages`] finds the page that holds the position, [`lapse`] what becomes of pages that were missed, [`idle`]
-//! what to do while nothing comes, [`bounds`] how far a poll may read, [`telling`] how everyone sees this
+//! what to do while nothing comes, [`bounds`] how far a poll may read, [`prepare`] what is handed out
+//! from memory of our own, [`telling`] how everyone sees this
 //! subscriber.
 
 mod bounds;
 mod idle;
 mod lapse;
 mod pages;
+mod prepare;
 mod telling;
 mod waiting;
 
 use self::{telling::Telling, waiting::Waiting};
 use crate::{
+    conflater::Conflater,
     cursor::{EventCursor, Step},
     error::SubscribeError,
     filter::Filter,
     place::{PageKey, end_of, filter_of, placed, start_of},
-    settings::{End, Polled, Start, SubscriberCounters, SubscriberSettings, Tier, Visibility, WhenLapped},
+    prepared::{Merged, Prepared},
+    settings::{Conflation, End, Polled, Start, SubscriberCounters, SubscriberSettings, Tier, Visibility, WhenLapped},
+    snapshot::snapshot,
 };
 use std::time::{Duration, Instant};
 use tapewire_schemas::{Body, ControlCode, EventRef, Kind};
@@ -81,8 +86,13 @@ pub struct Subscriber {
     visible_until: u64,
     /// When the durable position was last asked of the files.
     durable_checked: Option<Instant>,
-    /// Whether a poll may have to end before the page does.
+    /// Whether a poll may have to do more than to read on.
     is_bounded: bool,
+    /// The state that a late joiner is given first.
+    prepared: Prepared,
+    conflater: Option<Conflater>,
+    /// What a poll says once everything of a conflated batch was handed out.
+    after_batch: Option<Result<Polled, SubscribeError>>,
 }
 
 impl Subscriber {
@@ -111,6 +121,10 @@ impl Subscriber {
                 reason: "a tenth of a millisecond is the least",
             });
         }
+        let is_delayed = matches!(settings.tier, Tier::Delayed(_));
+        if settings.conflation == Conflation::Latest && !is_delayed {
+            return Err(SubscribeError::Setting { setting: "conflation", reason: "only the delayed tier has batches to conflate" });
+        }
         let stream = bus.stream(&settings.stream_name);
         let mut log = LogReader::open(&stream)?;
         let transport = TransportConfig {
@@ -124,9 +138,14 @@ impl Subscriber {
             Tier::Realtime(_) | Tier::Delayed(_) => Some(connect(&transport)?),
         };
         // Only where it is wanted: where the journal is damaged nobody knows it, and what the log has stays readable.
-        let is_head_wanted = matches!(settings.start, Start::Live | Start::Time(_)) || settings.end == End::Head;
+        let is_head_wanted = matches!(settings.start, Start::Live | Start::Time(_) | Start::Snapshot) || settings.end == End::Head;
         let head = if is_head_wanted { log.head()? } else { 0 };
-        let sequence = start_of(&mut log, settings.start, head)?;
+        let (sequence, prepared) = if settings.start == Start::Snapshot {
+            let snapshot = snapshot(bus, settings, head)?;
+            (snapshot.position, snapshot.prepared)
+        } else {
+            (start_of(&mut log, settings.start, head)?, Prepared::default())
+        };
         let end = end_of(&mut log, settings.end, head)?;
         let now = Instant::now();
         Ok(Self {
@@ -157,14 +176,22 @@ impl Subscriber {
             visibility: settings.visibility,
             visible_until: if settings.visibility == Visibility::Durable { 0 } else { u64::MAX },
             durable_checked: None,
-            is_bounded: settings.visibility == Visibility::Durable || matches!(settings.tier, Tier::Delayed(_)),
+            is_bounded: settings.visibility == Visibility::Durable || is_delayed || !prepared.is_empty(),
+            prepared,
+            conflater: (settings.conflation == Conflation::Latest).then(Conflater::new),
+            after_batch: None,
         })
     }
 
-    /// Sequence of the next record.
+    /// Sequence of the next record; where events wait to be handed out as merged ones, of the first of those.
     #[must_use]
     pub fn position(&self) -> u64 {
-        self.cursor.sequence
+        self.conflater.as_ref().and_then(Conflater::from).unwrap_or(self.cursor.sequence)
+    }
+
+    /// Sequence behind the last event that was read: of the group that has begun, or of the next record.
+    pub(crate) fn undelivered(&self) -> u64 {
+        self.cursor.undelivered()
     }
 
     /// What of the stream survives a power loss, readable at the cost of a load, and a way to wait for it.
@@ -184,7 +211,8 @@ impl Subscriber {
     /// What was seen and suffered so far.
     #[must_use]
     pub fn counters(&self) -> SubscriberCounters {
-        SubscriberCounters { groups_cut: self.cursor.groups_cut, ..self.counters }
+        let conflated = self.conflater.as_ref().map_or(0, Conflater::merged_count);
+        SubscriberCounters { groups_cut: self.cursor.groups_cut, conflated, ..self.counters }
     }
 
     /// The stream.
@@ -205,16 +233,39 @@ impl Subscriber {
     /// again from snapshots.
     #[inline]
     pub fn poll(&mut self, limit: usize, mut deliver: impl FnMut(u64, &EventRef<'_>)) -> Result<Polled, SubscribeError> {
-        if self.is_bounded && !self.find_bounds()? {
-            return Ok(Polled::Idle);
+        if self.is_bounded {
+            if self.has_prepared() {
+                return self.poll_prepared(limit, &mut |_, event| deliver(event.first_sequence(), event));
+            }
+            if !self.find_bounds()? {
+                return Ok(Polled::Idle);
+            }
         }
+        self.read_on(limit, &mut deliver)
+    }
+
+    /// The same, with what each event stands for: several events, where this subscriber conflates; none, where it says what the stream
+    /// amounted to when this subscriber came ([`Start::Snapshot`]).
+    ///
+    /// # Errors
+    /// As [`Self::poll`].
+    #[inline]
+    pub fn poll_merged(&mut self, limit: usize, mut deliver: impl FnMut(Merged, &EventRef<'_>)) -> Result<Polled, SubscribeError> {
+        if self.is_bounded && self.has_prepared() {
+            return self.poll_prepared(limit, &mut deliver);
+        }
+        self.poll(limit, |_, event| deliver(Merged::single(event), event))
+    }
+
+    #[inline(always)]
+    fn read_on(&mut self, limit: usize, deliver: &mut impl FnMut(u64, &EventRef<'_>)) -> Result<Polled, SubscribeError> {
         let mut left = limit;
         let mut pages_left = POLL_PAGES_MAX;
         while left > 0 && pages_left > 0 {
             if self.is_at_end() {
                 return Ok(self.ended());
             }
-            let read = self.read_page(&mut left, &mut deliver);
+            let read = self.read_page(&mut left, deliver);
             let goes_on = match read {
                 Ok(PageRead::Limit) => return Ok(Polled::More),
                 Ok(PageRead::Ended | PageRead::Moved) => Ok(true),

@@ -18,8 +18,8 @@ pub struct ReadArguments {
     /// Where events come from.
     #[arg(long, value_enum, default_value = "realtime")]
     pub tier: TierName,
-    /// live, seq:N, time:T (nanoseconds since 1970, or 2026-01-31T12:00:00Z), or cursor:NAME; `subscribe` moves the cursor behind what it
-    /// printed.
+    /// live, snapshot (books and balances as they are now, then what follows), seq:N, time:T (nanoseconds since 1970, or
+    /// 2026-01-31T12:00:00Z), or cursor:NAME; `subscribe` moves the cursor behind what it printed.
     #[arg(long, default_value = "live")]
     pub from: StartArgument,
     /// head (what is published now), seq:N, time:T, closed (the writer has ended the stream) or never.
@@ -50,6 +50,9 @@ pub struct ReadArguments {
 /// What of a stream is wanted; nothing named means all of it.
 #[derive(Debug, Default, Args)]
 pub struct FilterArguments {
+    /// In the delayed tier, of each batch only what it made of every book, quote and balance; all trades and orders.
+    #[arg(long)]
+    pub conflate: bool,
     /// Only these instruments, by symbol; may be repeated. Definitions and control records always pass.
     #[arg(long = "instrument", value_name = "SYMBOL")]
     pub instruments: Vec<String>,
@@ -152,13 +155,14 @@ impl FromStr for StartArgument {
     fn from_str(text: &str) -> Result<Self, String> {
         match text.split_once(':') {
             None if text == "live" => Ok(Self::At(Start::Live)),
+            None if text == "snapshot" => Ok(Self::At(Start::Snapshot)),
             Some(("seq", number)) => {
                 let sequence = number.parse().ok().filter(|sequence| *sequence > 0);
                 sequence.map(|n| Self::At(Start::Seq(n))).ok_or_else(|| "sequences begin at 1".to_owned())
             }
             Some(("time", time)) => parse_time(time).map(|ns| Self::At(Start::Time(ns))),
             Some(("cursor", name)) => Ok(Self::Cursor(name.to_owned())),
-            _ => Err("a start is live, seq:N, time:T or cursor:NAME".to_owned()),
+            _ => Err("a start is live, snapshot, seq:N, time:T or cursor:NAME".to_owned()),
         }
     }
 }

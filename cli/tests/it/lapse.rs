@@ -96,3 +96,27 @@ fn a_stopped_subscriber_fails() {
     reader.exits(1).says(&["ends when lapped", "read on from sequence"]);
     bus.assert_clean();
 }
+
+#[test]
+fn a_late_joiner_ends_with_the_books_of_a_full_reader() {
+    let bus = TestBus::new();
+    run(&bus.publish("sim:seed=1,instruments=3,levels=3000,events=20000 --segment-pages 4")).exits(0);
+    let books = |digest: &Value| {
+        let books = digest["instruments"].as_object().unwrap().iter();
+        books.map(|(symbol, it)| (symbol.clone(), it["crc32_dec_full"].clone(), it["n_bids"].clone())).collect::<Vec<_>>()
+    };
+    let history = bus.history();
+    for tier in ["realtime", "delayed", "historical"] {
+        let digest = run(&bus.digest(&format!("--tier {tier} --from snapshot --until head"))).exits(0).json();
+        assert_eq!((books(&digest), &digest["events"]), (books(&history), &0.into()), "{tier}");
+    }
+    let merged = run(&bus.subscribe("--tier delayed --conflate --from seq:1 --until head --kind trade --kind book_delta")).exits(0);
+    let lines: Vec<Value> = merged.stdout.lines().map(|line| serde_json::from_str(line).unwrap()).collect();
+    let stood_for: u64 = lines.iter().map(|line| line["stands_for"]["events"].as_u64().unwrap_or(1)).sum();
+    let counted = |kind: &str| lines.iter().filter(|line| line["kind"] == kind).count() as u64;
+    let of = |kind: &str| history["by_kind"][kind].as_u64().unwrap();
+    assert_eq!(counted("trade"), of("trade"));
+    assert!(counted("book_delta") >= 3 && counted("book_delta") < of("book_delta"), "{} of {}", counted("book_delta"), of("book_delta"));
+    let others = history["definitions"].as_u64().unwrap() + history["controls"].as_u64().unwrap();
+    assert_eq!(stood_for, of("trade") + of("book_delta") + others);
+}

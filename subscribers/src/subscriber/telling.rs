@@ -66,7 +66,7 @@ impl Subscriber {
             joined: counters.joined,
             batches: counters.batches,
             groups_cut: counters.groups_cut,
-            conflated: 0,
+            conflated: counters.conflated,
         });
     }
 }

@@ -8,6 +8,7 @@ mod durable;
 mod ends;
 mod hot_path;
 mod lapse;
+mod late;
 mod market;
 mod tiers;
 mod times;

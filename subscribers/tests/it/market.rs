@@ -1,7 +1,11 @@
 //! A bus in a directory of its own, and events to publish.
 
+use tapewire_publisher::{
+    Durability, Publisher, PublisherSettings,
+    feed::{Feed, InstrumentBinding, SimulatorFeed, SimulatorSpec},
+};
 use tapewire_schemas::{Event, Payload, Side, Stamp, Trade};
-use tapewire_storage::Bus;
+use tapewire_storage::{Bus, WalSettings};
 
 pub fn bus() -> (tempfile::TempDir, Bus) {
     let directory = tempfile::tempdir().unwrap();
@@ -11,4 +15,30 @@ pub fn bus() -> (tempfile::TempDir, Bus) {
 
 pub fn trade() -> Event<'static> {
     Event { stamp: Stamp::default(), payload: Payload::Trade(Trade { price: 1, quantity: 2, trade_id: 3, venue_seq: 4 }, Side::Buy) }
+}
+
+/// A journal and segments that are small enough to be left behind soon.
+pub fn settings() -> PublisherSettings {
+    let wal = WalSettings { journal_pages: 32, segment_pages: 4, ..WalSettings::default() };
+    PublisherSettings { durability: Durability::Logged(wal), ..PublisherSettings::default() }
+}
+
+/// Publishes a simulated market.
+pub fn simulate(publisher: &mut Publisher, spec: &str) {
+    let mut feed = SimulatorFeed::new(SimulatorSpec::parse(spec).unwrap()).unwrap();
+    let definitions: Vec<_> = feed.definitions().to_vec();
+    let mut bindings = Vec::new();
+    for wanted in &definitions {
+        let known = publisher.define(&wanted.venue, &wanted.symbol, wanted.price_scale, wanted.quantity_scale).unwrap();
+        bindings.push(InstrumentBinding {
+            instrument_id: known.instrument_id,
+            venue_id: known.venue_id,
+            price_scale: known.instrument.price_scale(),
+            quantity_scale: known.instrument.quantity_scale(),
+        });
+    }
+    feed.bind(&bindings);
+    while let Some(event) = feed.next().unwrap() {
+        publisher.publish(&event).unwrap();
+    }
 }

@@ -1,0 +1,159 @@
+//! Joining late: the state of a stream at its head, as events, so that whoever takes them and what follows knows what a reader from the
+//! beginning knows of books and balances.
+//!
+//! The state is made from the log: from the newest segment on that, with those behind it, has a snapshot of every instrument's book; where
+//! some instrument has none, or where balances are asked for, from the oldest record that is kept.
+
+use crate::{
+    book::BookSide,
+    books::{BookState, Books, InstrumentBook},
+    conflater::stamp_of,
+    definitions::definitions_at,
+    error::SubscribeError,
+    filter::Filter,
+    prepared::{Merged, Prepared},
+    settings::{End, Polled, Start, SubscriberSettings, Tier},
+    subscriber::Subscriber,
+};
+use std::collections::{BTreeMap, BTreeSet};
+use tapewire_schemas::{AccountUpdate, Body, BookRef, Control, ControlCode, Currency, Event, EventRef, Kind, Level, Payload, Stamp};
+use tapewire_storage::{Bus, LogReader, Registry};
+
+/// Events per poll.
+const POLL_EVENTS: usize = 4096;
+/// Kinds that say something of the state.
+const STATE_KINDS: [Kind; 3] = [Kind::BookDelta, Kind::BookSnapshot, Kind::AccountUpdate];
+
+/// The state, and the sequence of the record behind it.
+#[derive(Debug)]
+pub(crate) struct Snapshot {
+    pub(crate) prepared: Prepared,
+    pub(crate) position: u64,
+}
+
+/// What is known of a stream at a position.
+#[derive(Debug, Default)]
+struct State {
+    books: Books,
+    stamps: BTreeMap<u32, Stamp>,
+    balances: BTreeMap<(u32, Currency), (Stamp, AccountUpdate)>,
+}
+
+impl State {
+    fn observe(&mut self, event: &EventRef<'_>) {
+        self.books.observe(event);
+        match event.body() {
+            Body::BookDelta(_) | Body::BookSnapshot(_) => {
+                self.stamps.insert(event.instrument_id(), stamp_of(&event.first()));
+            }
+            Body::AccountUpdate(update) => {
+                self.balances.insert((update.account_id, update.currency), (stamp_of(&event.first()), *update));
+            }
+            _ => {}
+        }
+    }
+}
+
+/// The state of the stream at its head, or as far as the settings let this subscriber see.
+pub(crate) fn snapshot(bus: &Bus, settings: &SubscriberSettings, head: u64) -> Result<Snapshot, SubscribeError> {
+    let from = replay_start(bus, settings, head)?;
+    let mut state = State::default();
+    state.books.prime(&definitions_at(bus, &settings.stream_name, from)?);
+    let position = read(bus, settings, &STATE_KINDS, (from, head), |event| state.observe(event))?;
+    let registry = definitions_at(bus, &settings.stream_name, position)?;
+    let mut out = Output { prepared: Prepared::default(), sequence: position - 1 };
+    registry.definitions().for_each(|known| out.put(&known.event(0)));
+    registry.accounts().for_each(|known| out.put(&known.event(0)));
+    for book in state.books.all() {
+        if let Some(stamp) = state.stamps.get(&book.instrument_id()) {
+            out.put_book(book, *stamp);
+        }
+    }
+    for (stamp, update) in state.balances.values() {
+        out.put(&Event { stamp: *stamp, payload: Payload::AccountUpdate(update) });
+    }
+    Ok(Snapshot { prepared: out.prepared, position })
+}
+
+/// The newest sequence from which the state can be made.
+fn replay_start(bus: &Bus, settings: &SubscriberSettings, head: u64) -> Result<u64, SubscribeError> {
+    let stream = bus.stream(&settings.stream_name);
+    let (log, registry) = (LogReader::open(&stream)?, Registry::open(&stream)?);
+    let oldest = log.oldest()?.unwrap_or(1);
+    if registry.accounts().next().is_some() {
+        // Nobody knows how many balances there are.
+        return Ok(oldest);
+    }
+    let mut missing: BTreeSet<u32> = registry.definitions().map(|known| known.instrument_id).collect();
+    let mut end = head;
+    loop {
+        let from = log.segment_start(end)?.max(oldest);
+        if from <= oldest {
+            return Ok(oldest);
+        }
+        read(bus, settings, &[Kind::BookSnapshot], (from, end), |event| {
+            // Definitions pass every filter.
+            if event.kind() == Kind::BookSnapshot {
+                missing.remove(&event.instrument_id());
+            }
+        })?;
+        if missing.is_empty() {
+            return Ok(from);
+        }
+        end = from - 1;
+    }
+}
+
+/// Reads events of some kinds from the log, from the event that holds the first sequence to the one that holds the last; the sequence
+/// behind what was delivered.
+fn read(
+    bus: &Bus,
+    settings: &SubscriberSettings,
+    kinds: &[Kind],
+    (from, until): (u64, u64),
+    mut deliver: impl FnMut(&EventRef<'_>),
+) -> Result<u64, SubscribeError> {
+    let settings = SubscriberSettings {
+        stream_name: settings.stream_name.clone(),
+        visibility: settings.visibility,
+        filter: Filter::default().with_kinds(kinds),
+        ..SubscriberSettings::new(Tier::Historical, Start::Seq(from), End::Seq(until))
+    };
+    let mut subscriber = Subscriber::open_silently(bus, &settings)?;
+    loop {
+        match subscriber.poll(POLL_EVENTS, |_, event| deliver(event))? {
+            Polled::More => {}
+            Polled::Idle => subscriber.wait(),
+            Polled::Ended => return Ok(subscriber.undelivered()),
+        }
+    }
+}
+
+/// Events on their way out.
+struct Output {
+    prepared: Prepared,
+    sequence: u64,
+}
+
+impl Output {
+    fn put(&mut self, event: &Event<'_>) {
+        // It stands for no event of the stream: it says what they amount to.
+        let merged = Merged { first_sequence: self.sequence, event_count: 0 };
+        self.prepared.encode(event, self.sequence, merged);
+    }
+
+    /// A book that can be trusted is a snapshot; one that went stale is a snapshot with a gap behind it; of one that never had a snapshot
+    /// the levels that changed are a delta.
+    fn put_book(&mut self, it: &InstrumentBook, stamp: Stamp) {
+        let levels = |side| it.book().levels(side).collect::<Vec<Level>>();
+        let (bids, asks) = (levels(BookSide::Bid), levels(BookSide::Ask));
+        let book = BookRef { venue_seq_first: it.venue_seq(), venue_seq_last: it.venue_seq(), bids: &bids, asks: &asks };
+        match it.state() {
+            BookState::AwaitingSnapshot => self.put(&Event { stamp, payload: Payload::BookDelta(book) }),
+            BookState::InStep | BookState::Stale => self.put(&Event { stamp, payload: Payload::BookSnapshot(book) }),
+        }
+        if it.state() == BookState::Stale {
+            self.put(&Event { stamp, payload: Payload::Control(Control::new(ControlCode::Gap, 0, 0, 0)) });
+        }
+    }
+}
