@@ -45,14 +45,14 @@ impl Page {
 
     /// Writes it with checksums that are right: as a writer does that is wrong.
     pub fn write_sealed(mut self) {
-        for slot in 0..2 {
+        for (slot, at) in SEAL_OFFSETS.into_iter().enumerate() {
             let Some(mut seal) = Seal::read(&self.bytes, slot) else { continue };
             let mut crc = crc32fast::Hasher::new();
             crc.update(&self.bytes[..PAGE_HEADER_BYTES]);
             crc.update(&self.bytes[RECORDS_OFFSET..RECORDS_OFFSET + seal.covered_bytes as usize]);
             crc.update(seal.checked_bytes());
             seal.crc32 = crc.finalize();
-            self.bytes[SEAL_OFFSETS[slot]..][..SEAL_BYTES].copy_from_slice(seal.as_bytes());
+            self.bytes[at..][..SEAL_BYTES].copy_from_slice(seal.as_bytes());
         }
         self.write();
     }

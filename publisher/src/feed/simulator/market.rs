@@ -305,7 +305,7 @@ impl Market {
             let best = self.best(side);
             // Small distances are likelier: most of the life of a book is near its top.
             let chance = i64::from(rng.u32(..) >> 22);
-            let price = best + side.outward() * (chance * chance * chance * self.span >> 30);
+            let price = best + side.outward() * ((chance * chance * chance * self.span) >> 30);
             let level_count = self.book.level_count(side);
             match action {
                 Action::Improve => self.improve(rng, side),
@@ -384,5 +384,5 @@ impl Market {
 fn quantity(rng: &mut Rng) -> i64 {
     const MAGNITUDES: [u64; 8] = [100, 100, 1_000, 1_000, 10_000, 10_000, 100_000, 1_000_000];
     let bits = rng.u64(..);
-    1 + ((bits >> 32) * MAGNITUDES[(bits & 7) as usize] >> 32) as i64
+    1 + (((bits >> 32) * MAGNITUDES[(bits & 7) as usize]) >> 32) as i64
 }

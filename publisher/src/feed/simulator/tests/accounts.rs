@@ -15,11 +15,7 @@ struct Seen {
 /// What may follow what.
 fn is_legal(before: Option<OrderState>, after: OrderState) -> bool {
     use OrderState::*;
-    match (before, after) {
-        (None, Inserted) | (Some(Inserted), Accepted | Rejected) => true,
-        (Some(Accepted | Filled), Filled | Cancelled) => true,
-        _ => false,
-    }
+    matches!((before, after), (None, Inserted) | (Some(Inserted), Accepted | Rejected) | (Some(Accepted | Filled), Filled | Cancelled))
 }
 
 #[derive(Default)]
