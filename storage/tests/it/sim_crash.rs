@@ -262,20 +262,31 @@ fn a_death_before_any_step_keeps_what_was_committed() {
     println!("{steps} deaths");
 }
 
+/// Files of a directory; none where there is none.
+fn files_in(directory: Option<&Path>) -> Vec<(PathBuf, Vec<u8>)> {
+    let entries = directory.into_iter().flat_map(|path| std::fs::read_dir(path).into_iter().flatten());
+    let paths = entries.map(|entry| entry.unwrap().path()).filter(|path| path.is_file());
+    paths.map(|path| (path.clone(), std::fs::read(path).unwrap())).collect()
+}
+
 fn die_at(number: usize) {
     let (disk, life) = (SimDisk::default(), Arc::new(Life::default()));
     let left = Arc::new(std::sync::Mutex::new(None));
     let (dying, witness, leaving) = (disk.clone(), Arc::clone(&life), Arc::clone(&left));
     disk.die_at(number, move |image| {
         let memory = memory_of(&SimDisk::new(image.clone()));
-        let files = memory.iter().flat_map(|path| std::fs::read_dir(path).into_iter().flatten());
-        let files: Vec<(PathBuf, Vec<u8>)> = files
-            .map(|file| file.unwrap().path())
-            .filter(|path| path.is_file())
-            .map(|path| (path.clone(), std::fs::read(path).unwrap()))
-            .collect();
-        *leaving.lock().unwrap() =
-            Some((image.clone(), files, witness.committed(), witness.starts(), witness.definitions.load(Ordering::Acquire)));
+        // The appending thread stands still soon: it waits for the disk. Until then what is copied may be of two moments.
+        let mut files = files_in(memory.as_deref());
+        loop {
+            let committed = witness.committed();
+            let again = files_in(memory.as_deref());
+            if again == files {
+                let definitions = witness.definitions.load(Ordering::Acquire);
+                *leaving.lock().unwrap() = Some((image.clone(), files, committed, witness.starts(), definitions));
+                return;
+            }
+            files = again;
+        }
     });
     let outcome = life.run(&disk);
     assert!(outcome.is_err() || !dying.has_failed(), "nobody noticed the death");
