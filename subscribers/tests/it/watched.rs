@@ -58,6 +58,7 @@ pub fn watch(name: &str, act: impl FnOnce()) -> Counts {
     }
     let mut command = Command::new(std::env::current_exe().unwrap());
     command.args(["--exact", name, "--nocapture"]).env(ROLE, name).stdout(std::process::Stdio::piped());
+    #[allow(clippy::zombie_processes, reason = "`follow` waits for the child, and for its threads")]
     let mut child = command.spawn().unwrap();
     let mut counts = follow(child.id() as i32);
     let mut said = String::new();
