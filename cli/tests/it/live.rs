@@ -3,10 +3,14 @@
 use crate::{
     bus::TestBus,
     process::{Running, run, tapewire, until},
-    venue::{Act, Market, RestAct, Venue},
+    venue::{Act, Market, PATIENCE, RestAct, Venue},
 };
 use serde_json::{Value, json};
-use std::collections::HashSet;
+use std::{
+    collections::HashSet,
+    time::{Duration, Instant},
+};
+use tapewire_stdx::wait::Wait;
 
 const SYMBOLS: [&str; 2] = ["BTCUSDT", "ETHUSDT"];
 
@@ -43,13 +47,15 @@ fn a_live_feed_through_every_tier() {
     let reader = |line: &str| Running::start(tapewire(&format!("{line} --from seq:1 --until closed --wait-seconds 30")));
     let printed = reader(&bus.subscribe("--output ndjson"));
     let digests = ["realtime", "delayed", "historical"].map(|tier| reader(&bus.digest(&format!("--tier {tier}"))));
-    until("the end of the venue's script", || {
+    let deadline = Instant::now() + PATIENCE;
+    while !(venue.is_over() && last_trades(&printed.stdout(), &venue)) {
         venue.check();
-        assert!(publisher.is_alive(), "the publisher died: {}", publisher.stdout());
-        let live = publisher.progress()?["live"].clone();
-        venue.tell_joined(live["resyncs"].as_u64()?);
-        (venue.is_over() && last_trades(&printed.stdout(), &venue)).then_some(())
-    });
+        let live = publisher.progress().unwrap_or_default()["live"].clone();
+        venue.tell_joined(live["resyncs"].as_u64().unwrap_or(0));
+        let is_well = publisher.is_alive() && Instant::now() < deadline;
+        assert!(is_well, "the venue's script does not end: {live}\n{}", publisher.stderr());
+        Wait::Sleep(Duration::from_millis(1)).once();
+    }
     // The venue is silent now, and its connection open.
     let published = publisher.terminate().exits(0).json();
     let live = &published["live"];
