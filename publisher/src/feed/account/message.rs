@@ -93,10 +93,11 @@ pub(super) struct Message<'a> {
     pub(super) balances: Vec<Balance<'a>>,
     #[serde(borrow, default)]
     pub(super) margins: Vec<Margin<'a>>,
-    /// 0 where there is none.
+    /// Not every event about positions has one.
     #[serde(default)]
-    pub(super) ts_event: u64,
-    pub(super) ts_init: u64,
+    pub(super) ts_event: Option<u64>,
+    #[serde(default)]
+    pub(super) ts_init: Option<u64>,
 }
 
 /// What an order's type adds.

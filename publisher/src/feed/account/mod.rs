@@ -125,9 +125,15 @@ impl AccountFeed {
             self.counters.skipped += 1;
             return Ok(true);
         };
-        let mut stamp = Stamp { ts_event: message.ts_event, ts_recv: message.ts_init, ..Stamp::default() };
-        match message.sort(&line)? {
-            Sort::Skipped => self.counters.skipped += 1,
+        let sort = message.sort(&line)?;
+        if sort == Sort::Skipped {
+            self.counters.skipped += 1;
+            return Ok(true);
+        }
+        let (ts_event, ts_recv) = (line.needed("ts_event", message.ts_event)?, line.needed("ts_init", message.ts_init)?);
+        let mut stamp = Stamp { ts_event, ts_recv, ..Stamp::default() };
+        match sort {
+            Sort::Skipped => {}
             Sort::State => {
                 let account_id = self.account_ids[self.survey.account_index(&line, &message)?];
                 for balance in &message.balances {

@@ -66,7 +66,9 @@ fn describe(event: &Event<'_>) -> String {
 
 #[test]
 fn lines_become_private_events() {
-    let (_folder, path) = file(&[STATE, "", BEGIN, SUBMIT, FILL, CANCEL]);
+    // Closed positions have no `ts_event`.
+    let closed = r#"{"type":"PositionClosed","account_id":"V-1","ts_opened":1,"ts_closed":2,"ts_init":9}"#;
+    let (_folder, path) = file(&[STATE, "", BEGIN, SUBMIT, FILL, CANCEL, closed]);
     let mut feed = AccountFeed::open(&path).unwrap();
     assert!(feed.is_private());
     assert_eq!(feed.accounts(), [FeedAccount { venue: "V".to_owned(), name: "V-1".to_owned() }]);
@@ -85,7 +87,7 @@ fn lines_become_private_events() {
         "7 7/8 order O-1 of 9 cancelled Sell 550x10 filled 4 last 0x0 trade 0 fee 0 at 0 ",
     ];
     assert_eq!(events, expected);
-    assert_eq!((feed.event_count_hint(), feed.counters().skipped), (Some(5), 2));
+    assert_eq!((feed.event_count_hint(), feed.counters().skipped), (Some(5), 3));
     assert!(feed.next().unwrap().is_none());
 }
 
@@ -103,6 +105,7 @@ fn wrong_lines_are_named() {
     check_refused(&[&STATE.replace("10.50", "10,5")], &["line 1 of ", "total is \"10,5\"", "not a decimal"]);
     check_refused(&[&STATE.replace("BTC", "NINEBYTES")], &["currency is \"NINEBYTES\"", "1 to 8 bytes"]);
     check_refused(&[&STATE.replace(r#""0.125","currency":"USDT""#, r#""0.125","currency":"EUR""#)], &["margin in EUR and no balance"]);
+    check_refused(&[&STATE.replace("ts_event", "ts_other")], &["line 1 of ", "has no ts_event"]);
     check_refused(&[BEGIN], &["line 1 of ", "an order of nobody"]);
     check_refused(&[STATE, FILL], &["line 2 of ", "the order O-1, which does not live"]);
     check_refused(&[STATE, BEGIN, BEGIN], &["line 3 of ", "begins the order O-1 a second time"]);
