@@ -3,11 +3,13 @@
 //! # How data flows
 //! A realtime subscriber reads records in place in the shared-memory pages that the publisher fills; a delayed one does the same in
 //! batches; a historical one reads journal and WAL files. All are one [`Subscriber`]: it begins anywhere, changes from history to live at
-//! an exact record, and goes back to the log by itself when it was lapped. [`Books`], [`TradeSummary`] and [`StreamDigest`] turn events
+//! an exact record, and when it was lapped goes back to the log by itself, or skips, or ends ([`WhenLapped`]). It may begin with what the
+//! stream amounts to ([`Start::Snapshot`]), and hand out only what a batch made of each book ([`Conflater`]). [`Books`], [`TradeSummary`] and [`StreamDigest`] turn events
 //! into state, exactly.
 //!
 //! # Invariants
-//! * Sequences are delivered in order without a hole; a gap that cannot be healed is an error, never silence.
+//! * Sequences are delivered in order without a hole; a gap that cannot be healed is an error, never silence; what is merged says so
+//!   ([`Merged`]).
 //! * An event is delivered once, when its last record is there; a group without a last record never is.
 //! * Polling shared memory makes no system call and allocates nothing while events come.
 //!

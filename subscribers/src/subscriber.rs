@@ -350,7 +350,7 @@ impl Subscriber {
             self.idle_since = None;
             self.counters.events += event_count;
             self.counters.events_live += if self.source == Source::Live { event_count } else { 0 };
-            if self.telling.is_due() {
+            if self.cursor.sequence >= self.telling.due_at {
                 self.tell();
             }
         }

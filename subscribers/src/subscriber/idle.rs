@@ -20,7 +20,7 @@ const GROUP_WAIT_MAX: Duration = Duration::from_secs(1);
 impl Subscriber {
     #[cold]
     pub(super) fn idle(&mut self) -> Result<Polled, SubscribeError> {
-        if self.telling.is_due() {
+        if self.telling.is_told_idle {
             self.tell();
         }
         if self.batch_until.is_some_and(|until| self.cursor.sequence > until) {
@@ -81,6 +81,7 @@ impl Subscriber {
             return Ok(false);
         }
         self.checked = now;
+        self.tell();
         let published = self.log.seq_published()?;
         if published + 1 < self.cursor.sequence && self.stream.epoch()?.is_some_and(|state| state.epoch > self.page.0 && self.page.0 > 0) {
             let (from, to) = (self.cursor.sequence, published + 1);

@@ -82,6 +82,7 @@ impl Subscriber {
                 return self.begins_live(false);
             }
             self.log_due = now + IDLE_CHECK_INTERVAL;
+            self.tell();
         }
         self.find_page()
     }

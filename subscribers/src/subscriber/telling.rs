@@ -5,8 +5,8 @@ use crate::settings::Tier;
 use tapewire_stdx::{clock::Clock, wait::Wait};
 use tapewire_storage::{Cell, CellRole, Stream, SubscriberNumbers};
 
-/// Polls between two tellings of a reader that does not sleep.
-const POLLS: u32 = 1024;
+/// Records between two tellings of a reader that is busy; one that is idle tells when it looks at the clock, or before it sleeps.
+const RECORDS: u64 = 4096;
 
 /// The cell, and when to write it.
 #[derive(Debug)]
@@ -14,32 +14,26 @@ pub(super) struct Telling {
     /// `None` where none could be made; reading goes on without.
     cell: Option<Cell>,
     clock: Clock,
-    /// Polls that go by untold.
-    polls: u32,
-    left: u32,
+    /// Whether every idle poll tells: a sleep follows it.
+    pub(super) is_told_idle: bool,
+    /// Position from which on it is time to tell.
+    pub(super) due_at: u64,
 }
 
 impl Telling {
     /// Nobody is told.
     pub(super) fn silent() -> Self {
-        Self { cell: None, clock: Clock::new(), polls: u32::MAX, left: u32::MAX }
+        Self { cell: None, clock: Clock::new(), is_told_idle: false, due_at: u64::MAX }
     }
 
     pub(super) fn new(stream: &Stream, tier: Tier) -> Self {
         let cell = Cell::create(stream, CellRole::Subscriber { tier: tier.code() });
         let cell = cell.inspect_err(|error| tracing::info!(%error, "nobody will see how this subscriber is")).ok();
-        let polls = match tier {
-            Tier::Realtime(Wait::Spin | Wait::Yield | Wait::SpinThenYield(_)) => POLLS,
-            Tier::Realtime(Wait::Sleep(_) | Wait::Block(_)) | Tier::Delayed(_) | Tier::Historical => 1,
+        let is_told_idle = match tier {
+            Tier::Realtime(Wait::Spin | Wait::Yield | Wait::SpinThenYield(_)) => false,
+            Tier::Realtime(Wait::Sleep(_) | Wait::Block(_)) | Tier::Delayed(_) | Tier::Historical => true,
         };
-        Self { cell, clock: Clock::new(), polls, left: 0 }
-    }
-
-    /// A poll has ended: whether it is time to tell.
-    #[inline]
-    pub(super) fn is_due(&mut self) -> bool {
-        self.left = self.left.saturating_sub(1);
-        self.left == 0
+        Self { cell, clock: Clock::new(), is_told_idle, due_at: 0 }
     }
 }
 
@@ -47,8 +41,8 @@ impl Subscriber {
     /// Writes the cell.
     #[cold]
     pub(super) fn tell(&mut self) {
-        self.telling.left = self.telling.polls;
         let Some(cell) = &self.telling.cell else { return };
+        self.telling.due_at = self.cursor.sequence + RECORDS;
         let counters = self.counters();
         cell.tell_subscriber(&SubscriberNumbers {
             updated_ns: self.telling.clock.now_ns(),

@@ -5,17 +5,18 @@ use std::time::{Duration, Instant};
 use tapewire_publisher::{Publisher, PublisherSettings};
 use tapewire_stdx::wait::Wait;
 use tapewire_storage::{Bus, CellNumbers, CellReport, CellRole, PublisherNumbers, SubscriberNumbers, list_cells};
-use tapewire_subscribers::{End, Start, Subscriber, SubscriberSettings, Tier};
+use tapewire_subscribers::{End, Polled, Start, Subscriber, SubscriberSettings, Tier};
 
 fn cells(bus: &Bus) -> Vec<CellReport> {
     list_cells(bus).unwrap().into_iter().map(Result::unwrap).collect()
 }
 
-/// Looks until the cell says what is expected.
+/// Looks until a cell says what is expected; `between` runs meanwhile.
 #[track_caller]
-fn until(bus: &Bus, what: impl Fn(&CellReport) -> bool) {
+fn until(bus: &Bus, mut between: impl FnMut(), what: impl Fn(&CellReport) -> bool) {
     let from = Instant::now();
     while !cells(bus).iter().any(&what) {
+        between();
         assert!(from.elapsed() < Duration::from_secs(10), "{:?}", cells(bus));
         Wait::Sleep(Duration::from_millis(1)).once();
     }
@@ -29,7 +30,7 @@ fn everyone_sees_publisher_and_subscribers() {
         (Tier::Realtime(Wait::Block(Duration::from_millis(1))), 1),
         (Tier::Delayed(Duration::from_millis(1)), 2),
         (Tier::Historical, 3),
-        // Tells once in many polls.
+        // Tells when it looks at the clock.
         (Tier::Realtime(Wait::Spin), 1),
     ];
     let count = 10_000;
@@ -42,17 +43,15 @@ fn everyone_sees_publisher_and_subscribers() {
                 && cell.identity.role == CellRole::Subscriber { tier: code }
                 && matches!(cell.numbers, CellNumbers::Subscriber(numbers) if expected(&numbers))
         };
-        until(&bus, |cell| is_it(cell, &|numbers| numbers.position == 1 && numbers.events == 0));
+        until(&bus, || (), |cell| is_it(cell, &|numbers| numbers.position == 1 && numbers.events == 0));
         let mut events = 0;
         while subscriber.position() <= last {
             subscriber.poll(4096, |_, _| events += 1).unwrap();
             subscriber.wait();
         }
-        for _ in 0..2048 {
-            subscriber.poll(1, |_, _| panic!("nothing follows")).unwrap();
-        }
         let counters = subscriber.counters();
-        until(&bus, |cell| {
+        let idle = || assert_ne!(subscriber.poll(1, |_, _| panic!("nothing follows")).unwrap(), Polled::Ended);
+        until(&bus, idle, |cell| {
             is_it(cell, &|numbers| {
                 let source = if counters.joined > 0 { 1 } else { 2 };
                 (numbers.position, numbers.events, numbers.joined) == (last + 1, events, counters.joined)
@@ -63,15 +62,19 @@ fn everyone_sees_publisher_and_subscribers() {
         drop(subscriber);
         assert_eq!(cells(&bus).len(), 1);
     }
-    until(&bus, |cell| {
-        let expected = |numbers: &PublisherNumbers| {
-            (numbers.seq_published, numbers.seq_durable, numbers.stalls, numbers.refused) == (last, last, 0, 0)
-                && numbers.pages == publisher.counters().pages
-        };
-        cell.identity.role == CellRole::Publisher { epoch: publisher.epoch() }
-            && cell.identity.stream_name == "market"
-            && matches!(&cell.numbers, CellNumbers::Publisher(numbers) if expected(numbers))
-    });
+    until(
+        &bus,
+        || (),
+        |cell| {
+            let expected = |numbers: &PublisherNumbers| {
+                (numbers.seq_published, numbers.seq_durable, numbers.stalls, numbers.refused) == (last, last, 0, 0)
+                    && numbers.pages == publisher.counters().pages
+            };
+            cell.identity.role == CellRole::Publisher { epoch: publisher.epoch() }
+                && cell.identity.stream_name == "market"
+                && matches!(&cell.numbers, CellNumbers::Publisher(numbers) if expected(numbers))
+        },
+    );
     publisher.close().unwrap();
     assert_eq!(cells(&bus), []);
     // From the files alone nobody is told.
