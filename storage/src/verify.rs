@@ -153,12 +153,28 @@ struct SegmentFile {
 
 /// Every segment, and the bytes of all of them.
 fn open_segments(stream: &Stream) -> Result<(Vec<SegmentFile>, u64)> {
+    for _ in 1..LOOKS_MAX {
+        let listed = list_segments(stream)?;
+        let (segments, total_bytes) = open_listed(stream, &listed)?;
+        // Retention never takes the newest: where that is gone, others have come since.
+        if segments.last().map(|segment| segment.first_sequence) == listed.last().copied() {
+            return Ok((segments, total_bytes));
+        }
+    }
+    open_listed(stream, &list_segments(stream)?)
+}
+
+fn open_listed(stream: &Stream, listed: &[u64]) -> Result<(Vec<SegmentFile>, u64)> {
     let (mut segments, mut total_bytes) = (Vec::new(), 0);
-    for first_sequence in list_segments(stream)? {
+    for first_sequence in listed.iter().copied() {
         let path = stream.path(&segment_name(first_sequence));
         let file = match stream.disk().open(&path, Access::Read) {
-            // Pruned since it was listed, or removed by a recovery: where it was neither, the next one does not follow.
-            Err(error) if error.kind() == std::io::ErrorKind::NotFound => continue,
+            // Pruned since it was listed, and those before it too; where it was not, what is kept says so.
+            Err(error) if error.kind() == std::io::ErrorKind::NotFound => {
+                segments.clear();
+                total_bytes = 0;
+                continue;
+            }
             other => other.map_err(StorageError::io("open", &path))?,
         };
         let bytes = file.length().map_err(StorageError::io("read", &path))?;
@@ -168,7 +184,7 @@ fn open_segments(stream: &Stream) -> Result<(Vec<SegmentFile>, u64)> {
     Ok((segments, total_bytes))
 }
 
-/// Reads a page of the newest segment that often: a writer may be writing it, and then some look sees it whole.
+/// Looks at what changes meanwhile: a page of the newest segment, which a writer may be writing, and the list of segments.
 const LOOKS_MAX: u32 = 8;
 /// Pages behind the end that are asked: more than a torn group has.
 const WITNESS_PAGES_MAX: usize = 128;

@@ -30,6 +30,17 @@ impl LogReader {
     /// # Errors
     /// As [`Self::seek`].
     pub fn find_time(&mut self, ts: u64) -> Result<Option<u64>> {
+        for _ in 1..SEEK_LOOKS_MAX {
+            match self.look_for_time(ts) {
+                // Retention has passed the place between finding and reading it: then a later one is the first that is kept.
+                Err(StorageError::Pruned { .. }) => {}
+                other => return other,
+            }
+        }
+        self.look_for_time(ts)
+    }
+
+    fn look_for_time(&mut self, ts: u64) -> Result<Option<u64>> {
         // A fence without times says 0.
         let ts = ts.max(1);
         let divide = self.divide(|page| page.seal.ts_max >= ts)?;
