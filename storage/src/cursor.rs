@@ -28,6 +28,12 @@ pub struct CursorPosition {
     pub ts_updated: u64,
 }
 
+impl CursorPosition {
+    fn payload(&self) -> String {
+        format!("epoch={} sequence={} ts_updated={}", self.epoch, self.sequence, self.ts_updated)
+    }
+}
+
 /// A cursor, with the right to move it: one consumer has it at a time, in any process.
 #[derive(Debug)]
 pub struct Cursor {
@@ -96,6 +102,8 @@ impl Cursor {
             let epoch = u32::try_from(epoch).ok()?;
             (sequence > 0).then_some(CursorPosition { epoch, sequence, ts_updated })
         });
+        // A line that says anything else is not understood by half.
+        let position = position.filter(|position| payload == position.payload());
         position.map(Some).ok_or_else(|| damaged(format!("{payload:?} is no position")))
     }
 
@@ -170,9 +178,7 @@ impl Cursor {
         if position.sequence == 0 {
             return Err(StorageError::Setting { setting: "sequence of a cursor", value: 0, reason: "sequences begin at 1" });
         }
-        let CursorPosition { epoch, sequence, ts_updated } = position;
-        let payload = format!("epoch={epoch} sequence={sequence} ts_updated={ts_updated}");
-        small_file::write(self.stream.disk(), &self.path(), "cursor", &payload)?;
+        small_file::write(self.stream.disk(), &self.path(), "cursor", &position.payload())?;
         self.position = Some(position);
         Ok(())
     }

@@ -67,7 +67,7 @@ impl StoreMark {
         if sequence > durable {
             return refuse("the log itself has it not durable yet, and may lose it and use it again");
         }
-        small_file::write(self.stream.disk(), &self.stream.path(FILE_NAME), "stored", &format!("sequence={sequence}"))?;
+        small_file::write(self.stream.disk(), &self.stream.path(FILE_NAME), "stored", &stored_payload(sequence))?;
         self.seq_stored = sequence;
         if let Some(journal) = journal {
             journal.set_seq_stored(sequence);
@@ -76,10 +76,16 @@ impl StoreMark {
     }
 }
 
+fn stored_payload(sequence: u64) -> String {
+    format!("sequence={sequence}")
+}
+
 /// What the file says; 0 where there never was a store.
 pub(crate) fn seq_stored(stream: &Stream) -> Result<u64> {
     let path = stream.path(FILE_NAME);
     let Some(payload) = small_file::read(stream.disk(), &path, "stored")? else { return Ok(0) };
     let sequence = small_file::field(&payload, "sequence").and_then(|text| text.parse().ok());
-    sequence.ok_or_else(|| StorageError::corrupt(&path, 0, "it does not say what is stored"))
+    sequence
+        .filter(|sequence| payload == stored_payload(*sequence))
+        .ok_or_else(|| StorageError::corrupt(&path, 0, "it does not say what is stored"))
 }

@@ -7,7 +7,7 @@ use std::{
     path::{Path, PathBuf},
 };
 use tapewire_schemas::{EventRef, RECORD_HEADER_BYTES, Scale};
-use tapewire_storage::{Bus, Registry, StreamWriter, WalSettings};
+use tapewire_storage::{Bus, Cursor, Registry, StreamWriter, WalSettings};
 use tempfile::TempDir;
 use zerocopy::IntoBytes;
 
@@ -112,6 +112,26 @@ pub(super) fn epoch() -> Target {
         true
     };
     Target { name: "epoch", seeds: seeds.into(), repair: repair_line, inputs_per_run: 120_000, decode: Box::new(decode) }
+}
+
+/// `BUS/<stream>/cursors/<name>`.
+pub(super) fn cursor() -> Target {
+    let files = Files::new();
+    let bus = Bus::open_or_create(files.path()).expect("a new bus");
+    let stream = bus.stream("market");
+    let directory = stream.directory().join("cursors");
+    fs::create_dir_all(&directory).expect("there is room");
+    let payloads = ["epoch=0 sequence=1 ts_updated=0", "epoch=4294967295 sequence=18446744073709551615 ts_updated=1723161253937085768"];
+    let decode = move |bytes: &[u8]| {
+        fs::write(directory.join("a"), bytes).expect("there is room");
+        let Ok(Some(position)) = Cursor::load(&stream, "a") else { return false };
+        let payload = format!("epoch={} sequence={} ts_updated={}", position.epoch, position.sequence, position.ts_updated);
+        assert_eq!(line("cursor", &payload).as_bytes(), bytes, "encoded again, it is another line");
+        let _ = &files;
+        true
+    };
+    let seeds = payloads.map(|payload| Input::plain(line("cursor", payload)));
+    Target { name: "cursor", seeds: seeds.into(), repair: repair_line, inputs_per_run: 120_000, decode: Box::new(decode) }
 }
 
 /// Makes most checksums of a registry hold again.

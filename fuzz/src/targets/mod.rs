@@ -1,5 +1,6 @@
 //! The decoders.
 
+mod feeds;
 mod files;
 mod log;
 mod memory;
@@ -20,7 +21,14 @@ pub fn targets() -> Vec<Target> {
         files::registry(),
         files::bus_id(),
         files::epoch(),
+        files::cursor(),
         text::decimal(),
-        text::csv(),
+        feeds::csv(),
+        feeds::binance(),
+        feeds::kraken(),
+        feeds::coinbase(),
+        feeds::lean(),
+        feeds::account(),
+        feeds::databento(),
     ]
 }

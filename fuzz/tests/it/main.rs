@@ -34,7 +34,26 @@ macro_rules! decoders {
     };
 }
 
-decoders!(event, page, page_header, segment, segment_of_the_dead, journal, registry, bus_id, epoch, decimal, csv);
+decoders!(
+    event,
+    page,
+    page_header,
+    segment,
+    segment_of_the_dead,
+    journal,
+    registry,
+    bus_id,
+    epoch,
+    cursor,
+    decimal,
+    csv,
+    binance,
+    kraken,
+    coinbase,
+    lean,
+    account,
+    databento,
+);
 
 /// A decoder with a fault: what it does with a length and the bytes behind it.
 fn faulty(decode: fn(usize, &[u8]) -> bool) -> Target {

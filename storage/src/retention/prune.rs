@@ -154,11 +154,17 @@ pub(crate) fn kept_from(stream: &Stream) -> Result<u64> {
     let path = stream.path("kept");
     let Some(payload) = small_file::read(stream.disk(), &path, "kept")? else { return Ok(1) };
     let oldest = small_file::field(&payload, "oldest").and_then(|text| text.parse().ok());
-    oldest.ok_or_else(|| StorageError::corrupt(&path, 0, "it does not say what is the oldest"))
+    oldest
+        .filter(|oldest| payload == kept_payload(*oldest))
+        .ok_or_else(|| StorageError::corrupt(&path, 0, "it does not say what is the oldest"))
 }
 
 /// Says, before anything is deleted, from where on everything is kept.
 fn note_kept(stream: &Stream, oldest: u64) -> Result<()> {
     let oldest = oldest.max(kept_from(stream)?);
-    small_file::write(stream.disk(), &stream.path("kept"), "kept", &format!("oldest={oldest}"))
+    small_file::write(stream.disk(), &stream.path("kept"), "kept", &kept_payload(oldest))
+}
+
+fn kept_payload(oldest: u64) -> String {
+    format!("oldest={oldest}")
 }
