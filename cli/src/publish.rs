@@ -9,7 +9,7 @@ use crate::{
     report::progress_bar,
     signals::StopFlag,
 };
-use anyhow::{Context as _, anyhow};
+use anyhow::anyhow;
 use route::Route;
 use serde_json::json;
 use std::{
@@ -58,6 +58,7 @@ pub fn run(arguments: &PublishArguments) -> anyhow::Result<Outcome> {
         durability: Durability::Logged(wal),
         mode: arguments.mode(),
         when_full: arguments.when_full(),
+        heartbeat_ms: arguments.heartbeat_ms,
         retention: arguments.retention.settings(),
         ..PublisherSettings::default()
     };
@@ -180,6 +181,7 @@ impl<'a> Run<'a> {
                 if self.is_over(0) || !feed.wait(IDLE_WAIT) {
                     break;
                 }
+                tend(route, count)?;
                 self.progress(count, feed, route);
                 continue;
             };
@@ -187,7 +189,7 @@ impl<'a> Run<'a> {
                 left_out += 1;
                 continue;
             }
-            if (self.is_paced && !self.wait_until_due(count, event.stamp.ts_recv)) || self.is_over(count) {
+            if (self.is_paced && !self.wait_until_due(count, event.stamp.ts_recv, route)?) || self.is_over(count) {
                 break;
             }
             if self.is_live {
@@ -200,15 +202,13 @@ impl<'a> Run<'a> {
                         tracing::warn!("the disk is slower than the feed: waiting for it");
                     }
                     Err(Refused::Full) if self.stop.is_raised() => return Ok(Published { event_count: count, left_out }),
-                    Err(refused) => {
-                        let cause = route.failure().map_or_else(|| anyhow!(refused), anyhow::Error::from);
-                        return Err(cause).context(format!("publishing stopped after {count} events"));
-                    }
+                    Err(refused) => return Err(stopped(route, refused, count)),
                 }
             }
             count += 1;
             if count.is_multiple_of(LOOK_EVENTS) {
                 bar.set_position(count);
+                tend(route, count)?;
                 self.progress(count, feed, route);
             }
         }
@@ -223,15 +223,18 @@ impl<'a> Run<'a> {
     }
 
     /// Waits for the event's time; `false` when the run ended meanwhile.
-    fn wait_until_due(&mut self, index: u64, ts_recv: u64) -> bool {
+    fn wait_until_due(&mut self, index: u64, ts_recv: u64, route: &mut Route) -> anyhow::Result<bool> {
         loop {
             match self.pacer.due_in_ns(index, ts_recv, self.clock.now_ns()) {
-                0 => return true,
+                0 => return Ok(true),
                 1..SPIN_NS_MAX => Wait::Spin.once(),
-                due => Wait::Sleep(Duration::from_nanos((due - SPIN_NS_MAX / 2).min(SLEEP_NS_MAX))).once(),
+                due => {
+                    tend(route, index)?;
+                    Wait::Sleep(Duration::from_nanos((due - SPIN_NS_MAX / 2).min(SLEEP_NS_MAX))).once();
+                }
             }
             if self.is_over(index) {
-                return false;
+                return Ok(false);
             }
         }
     }
@@ -249,6 +252,21 @@ impl<'a> Run<'a> {
             "live": feed.live().as_ref().map(live_json),
         }}));
     }
+}
+
+/// What is due beside events; where the journal is full it is due again later.
+fn tend(route: &mut Route, count: u64) -> anyhow::Result<()> {
+    match route.tend() {
+        Ok(()) | Err(Refused::Full) => Ok(()),
+        Err(refused) => Err(stopped(route, refused, count)),
+    }
+}
+
+/// Why the streams take nothing more.
+#[cold]
+fn stopped(route: &Route, refused: Refused, count: u64) -> anyhow::Error {
+    let cause = route.failure().map_or_else(|| anyhow!(refused), anyhow::Error::from);
+    cause.context(format!("publishing stopped after {count} events"))
 }
 
 /// What a live feed has met, for those who watch it.

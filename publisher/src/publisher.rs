@@ -5,9 +5,9 @@ use crate::{
     feed::{Feed, InstrumentBinding},
     opener::{Opener, OpenerParts},
     sequencer::{Sequencer, SequencerCounters, SequencerParts},
-    settings::{Durability, DurabilityMode, PublisherSettings},
+    settings::{Audience, Durability, DurabilityMode, PublisherSettings},
 };
-use std::time::Duration;
+use std::time::{Duration, Instant};
 use tapewire_schemas::{Control, ControlCode, Event, Payload, Scale, Stamp};
 use tapewire_stdx::clock::{Clock, ticks_per_ns};
 use tapewire_storage::{
@@ -39,6 +39,9 @@ pub struct Publisher {
     durable_wait_max: Duration,
     /// What the last checkpoint record said.
     seq_checkpoint: u64,
+    heartbeat_interval: Option<Duration>,
+    /// The last sequence when the stream was tended last, and since when it has been that.
+    quiet: (u64, Instant),
 }
 
 impl Publisher {
@@ -49,6 +52,9 @@ impl Publisher {
     /// [`PublishError::Storage`] and [`PublishError::Transport`] say what is in the way and what to do.
     pub fn open(bus: &Bus, settings: &PublisherSettings) -> Result<Self, PublishError> {
         let wake_interval = Duration::from_micros(settings.wake_interval_us.clamp(WAKE_INTERVAL_US.0, WAKE_INTERVAL_US.1));
+        if settings.audience == Audience::Owner {
+            bus.stream(&settings.stream_name).make_private()?;
+        }
         let (mut writer, segment_pages) = match &settings.durability {
             Durability::Logged(wal) => (StreamWriter::open(bus, &settings.stream_name, wal)?, u64::from(wal.segment_pages)),
             Durability::Volatile => (StreamWriter::open_volatile(bus, &settings.stream_name)?, u64::MAX),
@@ -93,6 +99,8 @@ impl Publisher {
             mode: if status.is_some() { settings.mode } else { DurabilityMode::Async },
             status,
             durable_wait_max: Duration::from_nanos(settings.durable_wait_ns_max),
+            heartbeat_interval: Some(Duration::from_millis(settings.heartbeat_ms)).filter(|interval| !interval.is_zero()),
+            quiet: (0, Instant::now()),
             writer,
         };
         publisher.begin_epoch()?;
@@ -171,6 +179,27 @@ impl Publisher {
     /// As [`Self::publish`].
     pub fn heartbeat(&mut self) -> Result<u64, Refused> {
         self.control(Control::new(ControlCode::Heartbeat, self.writer.epoch(), 0, 0))
+    }
+
+    /// Publishes what is due beside events: a heartbeat where nothing else was published for `heartbeat_ms`, a checkpoint record where the
+    /// store has come further. For the loop that publishes: now and then, and whenever it waits. It reads the clock, and publishes seldom.
+    ///
+    /// # Errors
+    /// As [`Self::publish`]; what was refused is due again at the next call. [`Refused::Closed`] also where the WAL has failed and nothing
+    /// was due.
+    pub fn tend(&mut self) -> Result<(), Refused> {
+        if self.status.as_ref().is_some_and(|status| status.check().is_err()) {
+            // Where nothing is published nobody else would notice.
+            return Err(Refused::Closed);
+        }
+        self.checkpoint()?;
+        let (now, seq_published) = (Instant::now(), self.seq_published());
+        if self.quiet.0 != seq_published {
+            self.quiet = (seq_published, now);
+        } else if self.heartbeat_interval.is_some_and(|interval| now.duration_since(self.quiet.1) >= interval) {
+            self.quiet = (self.heartbeat()?, now);
+        }
+        Ok(())
     }
 
     /// Defines every instrument of a feed, and tells the feed what they are called here. Call it before the feed's first event.

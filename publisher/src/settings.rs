@@ -34,11 +34,23 @@ pub enum WhenFull {
     Fail,
 }
 
+/// Who may read a stream's files and journal. Over shared memory only processes of the writer's own user attach, whatever this says.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Audience {
+    /// The writer's user and group, as far as its umask lets the group.
+    #[default]
+    Group,
+    /// Nobody but the writer's user: for accounts and orders. A stream that was closed so stays closed.
+    Owner,
+}
+
 /// How a stream is published.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct PublisherSettings {
     /// Name of the stream.
     pub stream_name: String,
+    /// Who may read its files.
+    pub audience: Audience,
     /// What keeps the records.
     pub durability: Durability,
     /// When a publish call returns.
@@ -53,6 +65,8 @@ pub struct PublisherSettings {
     pub lag_pages_max: u32,
     /// Readers that sleep are woken at most once in so many microseconds, 10 to 100,000; those that spin are not concerned.
     pub wake_interval_us: u64,
+    /// A stream on which nothing was published for so long has a heartbeat published by [`crate::Publisher::tend`], milliseconds; 0 for none.
+    pub heartbeat_ms: u64,
     /// Longest wait for a free page, nanoseconds; then the event is refused.
     pub page_wait_ns_max: u64,
     /// What of the log is deleted while publishing; `None` for nothing.
@@ -66,6 +80,7 @@ impl Default for PublisherSettings {
         let transport = TransportConfig::new(0, "market", 0);
         Self {
             stream_name: "market".into(),
+            audience: Audience::default(),
             durability: Durability::Logged(WalSettings::default()),
             mode: DurabilityMode::default(),
             when_full: WhenFull::default(),
@@ -73,6 +88,7 @@ impl Default for PublisherSettings {
             subscribers_max: transport.subscribers_max,
             lag_pages_max: transport.lag_pages_max,
             wake_interval_us: 50,
+            heartbeat_ms: 1_000,
             page_wait_ns_max: 10_000_000_000,
             retention: None,
             durable_wait_ns_max: 10_000_000_000,

@@ -173,6 +173,25 @@ impl Stream {
         &self.directory
     }
 
+    /// Closes the stream to everybody but its owner: its directory, with all that is in it, and the journals that writers make from now
+    /// on. Made where there is none; before a writer opens it, so that nothing of it was ever to be read by others.
+    ///
+    /// # Errors
+    /// [`StorageError::StreamName`], and what the file system says: only the owner may do it.
+    pub fn make_private(&self) -> Result<()> {
+        self.check_name()?;
+        self.disk().create_dir_all(&self.directory).map_err(StorageError::io("create", &self.directory))?;
+        self.disk().restrict(&self.directory).map_err(StorageError::io("restrict", &self.directory))
+    }
+
+    /// Whether nobody but its owner can read the stream.
+    ///
+    /// # Errors
+    /// What the file system says, also that there is no such directory.
+    pub fn is_private(&self) -> Result<bool> {
+        self.disk().is_restricted(&self.directory).map_err(StorageError::io("look at", &self.directory))
+    }
+
     /// Whether the name can be a file's: checked before anything is made of it.
     pub(crate) fn check_name(&self) -> Result<()> {
         if is_name(&self.name) { Ok(()) } else { Err(StorageError::StreamName { name: self.name.clone() }) }

@@ -6,7 +6,7 @@ use std::{
     fmt::Debug,
     fs::File,
     io,
-    os::unix::fs::{FileExt, OpenOptionsExt},
+    os::unix::fs::{FileExt, MetadataExt, OpenOptionsExt},
     path::Path,
     sync::{
         Arc,
@@ -21,14 +21,19 @@ pub enum Access {
     Read,
     /// Existing, for reading and writing.
     Write,
-    /// New or emptied, for reading and writing.
+    /// New or emptied, for reading and writing; the group may read it.
     Create,
+    /// [`Self::Create`], and nobody but its owner may open it.
+    CreatePrivate,
     /// Existing, for writing past the page cache; offsets, lengths and addresses must be multiples of [`DIRECT_ALIGNMENT`].
     Direct,
 }
 
 /// Alignment that [`Access::Direct`] needs.
 pub const DIRECT_ALIGNMENT: usize = 4096;
+
+/// What group and others may do with a file, of its mode.
+const OTHERS_MODE: u32 = 0o077;
 
 /// A file system.
 pub trait Disk: Debug + Send + Sync {
@@ -44,6 +49,14 @@ pub trait Disk: Debug + Send + Sync {
     fn remove(&self, path: &Path) -> io::Result<()>;
     /// Makes names in a directory durable.
     fn sync_dir(&self, path: &Path) -> io::Result<()>;
+    /// Closes a directory, and what is in it, to everybody but its owner. A disk without owners has nothing to close.
+    fn restrict(&self, _path: &Path) -> io::Result<()> {
+        Ok(())
+    }
+    /// Whether a directory is closed to everybody but its owner.
+    fn is_restricted(&self, _path: &Path) -> io::Result<bool> {
+        Ok(false)
+    }
 }
 
 /// An open file.
@@ -85,13 +98,13 @@ impl RealDisk {
 impl Disk for RealDisk {
     fn open(&self, path: &Path, access: Access) -> io::Result<Box<dyn DiskFile>> {
         let mut options = File::options();
-        options.read(true).mode(0o640);
+        options.read(true).mode(if access == Access::CreatePrivate { 0o600 } else { 0o640 });
         match access {
             Access::Read => {}
             Access::Write => {
                 options.write(true);
             }
-            Access::Create => {
+            Access::Create | Access::CreatePrivate => {
                 options.write(true).create(true).truncate(true);
             }
             Access::Direct => {
@@ -127,6 +140,14 @@ impl Disk for RealDisk {
     fn sync_dir(&self, path: &Path) -> io::Result<()> {
         let directory = rustix::fs::open(path, OFlags::RDONLY | OFlags::DIRECTORY, Mode::empty())?;
         Ok(rustix::fs::fsync(directory)?)
+    }
+
+    fn restrict(&self, path: &Path) -> io::Result<()> {
+        Ok(rustix::fs::chmod(path, Mode::RWXU)?)
+    }
+
+    fn is_restricted(&self, path: &Path) -> io::Result<bool> {
+        Ok(std::fs::metadata(path)?.mode() & OTHERS_MODE == 0)
     }
 }
 

@@ -78,6 +78,9 @@ pub struct PublishArguments {
     /// When the disk is slower than the feed and the journal is full: wait for it (stall), or end with an error (fail).
     #[arg(long, value_enum, default_value = "stall")]
     pub when_full: WhenFullName,
+    /// Milliseconds without an event after which a heartbeat is published, so that readers know that the writer lives; 0 for none.
+    #[arg(long, default_value_t = 1000, value_name = "MS")]
+    pub heartbeat_ms: u64,
     #[command(flatten)]
     pub retention: RetentionArguments,
     /// Print a JSON line of progress on stdout so often.

@@ -3,7 +3,7 @@
 
 use crate::args::WrongArgument;
 use tapewire_publisher::{
-    PublishError, Publisher, PublisherSettings, Refused,
+    Audience, PublishError, Publisher, PublisherSettings, Refused,
     feed::{Feed, FeedInstrument, InstrumentBinding},
 };
 use tapewire_schemas::{Event, Stamp};
@@ -42,13 +42,13 @@ impl Route {
     /// Opens what the feed needs. `settings` are those of the main stream.
     pub fn open(bus: &Bus, settings: &PublisherSettings, account_stream: &str, feed: &dyn Feed) -> anyhow::Result<Self> {
         let wrong = |needed: &str| WrongArgument { flag: "--account-stream", value: account_stream.to_owned(), needed: needed.to_owned() };
-        let named = |name: &str| PublisherSettings { stream_name: name.to_owned(), ..settings.clone() };
+        let private = || PublisherSettings { stream_name: account_stream.to_owned(), audience: Audience::Owner, ..settings.clone() };
         let is_nowhere = account_stream == NOWHERE;
         if feed.is_private() {
             if is_nowhere {
                 return Err(wrong("all events of this feed are private: name the stream for them").into());
             }
-            return Ok(Self { main: Publisher::open(bus, &named(account_stream))?, private: Private::ToMain });
+            return Ok(Self { main: Publisher::open(bus, &private())?, private: Private::ToMain });
         }
         if !feed.accounts().is_empty() && account_stream == settings.stream_name {
             return Err(wrong("private events need a stream of their own, another one than --stream").into());
@@ -60,7 +60,7 @@ impl Route {
             tracing::warn!("the feed's private events are dropped, as asked");
             Private::Dropped { event_count: 0 }
         } else {
-            let publisher = Publisher::open(bus, &named(account_stream))?;
+            let publisher = Publisher::open(bus, &private())?;
             let first_sequence = publisher.seq_published() + 1;
             Private::Stream(Box::new(AccountStream { publisher, first_sequence, event_count: 0, instruments: Vec::new() }))
         };
@@ -131,6 +131,18 @@ impl Route {
                 Ok(())
             }
         }
+    }
+
+    /// Heartbeats and checkpoints of the streams, where they are due.
+    ///
+    /// # Errors
+    /// As [`Publisher::tend`].
+    pub fn tend(&mut self) -> Result<(), Refused> {
+        self.main.tend()?;
+        if let Private::Stream(stream) = &mut self.private {
+            stream.publisher.tend()?;
+        }
+        Ok(())
     }
 
     /// Why a stream takes nothing more.

@@ -15,7 +15,7 @@ use std::{
     collections::HashMap,
     path::{Path, PathBuf},
 };
-use tapewire_publisher::{Durability, Publisher, PublisherSettings, Refused};
+use tapewire_publisher::{Audience, Durability, Publisher, PublisherSettings, Refused};
 use tapewire_schemas::{
     Account, AccountUpdate, Body, BookRef, Control, ControlCode, Event, EventRef, Instrument, Kind, Level, OrderUpdate, Payload, Quote,
     Scale, Stamp, Trade,
@@ -92,6 +92,9 @@ impl BusSink {
             durability: Durability::Logged(WalSettings::default()),
             ..PublisherSettings::default()
         };
+        // What only its owner could read here, only its owner can read there.
+        let audience = if source.stream(&settings.stream_name).is_private()? { Audience::Owner } else { Audience::Group };
+        let settings = PublisherSettings { audience, ..settings };
         let publisher = Publisher::open(&target, &settings)?;
         let mut it = Self {
             directory: directory.to_owned(),

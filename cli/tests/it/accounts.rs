@@ -3,9 +3,10 @@
 use crate::{
     bus::TestBus,
     captures::data,
-    process::{Running, run, tapewire},
+    process::{Running, run, tapewire, until},
 };
 use serde_json::{Value, json};
+use std::{os::unix::fs::MetadataExt as _, path::Path};
 
 const TIERS: [&str; 3] = ["realtime", "delayed", "historical"];
 
@@ -112,4 +113,48 @@ fn a_simulation_has_two_streams() {
     assert_eq!(dropping.history()["instruments"], market["instruments"]);
     assert!(!dropping.path().join("account").exists());
     run(&dropping.publish(&format!("{feed} --account-stream market"))).exits(2).says(&["--account-stream", "a stream of their own"]);
+}
+
+/// What others than the owner may do with a file.
+fn others(path: &Path) -> u32 {
+    path.metadata().unwrap_or_else(|error| panic!("{}: {error}", path.display())).mode() & 0o077
+}
+
+/// Whoever may read the market may not therefore read the accounts.
+#[test]
+fn private_streams_are_closed_to_others() {
+    let bus = TestBus::new();
+    let publisher = Running::start(tapewire(&bus.publish("sim:events=1000000000,accounts=2 --speed 1000 --progress-ms 5")));
+    until("events of the accounts", || publisher.progress().filter(|it| it["private_events"].as_u64() > Some(0)));
+    let memory = bus.open().memory_directory();
+    assert_eq!(others(&bus.path().join("account")), 0);
+    assert_eq!(others(&memory.join("account.1.journal")), 0);
+    assert_ne!(others(&bus.path().join("market")), 0, "the group reads the market, or this test says nothing");
+    assert_eq!(others(&memory.join("market.1.journal")) & 0o007, 0, "nobody beside user and group reads anything");
+    publisher.terminate().exits(0);
+    let copy = TestBus::new();
+    for stream in ["account", "market"] {
+        let (from, to) = (bus.path().display(), copy.path().display());
+        run(&format!("replay {from} --stream {stream} --from seq:1 --until closed --to bus:{to}")).exits(0);
+    }
+    assert_eq!(others(&copy.path().join("account")), 0);
+    assert_ne!(others(&copy.path().join("market")), 0);
+    bus.assert_clean();
+}
+
+/// Readers of a quiet stream see that its writer lives.
+#[test]
+fn quiet_streams_have_heartbeats() {
+    let bus = TestBus::new();
+    // The account stream is quiet from the beginning: its first event comes in an hour.
+    let feed = "sim:events=10,accounts=1 --speed 0.001 --heartbeat-ms 5 --progress-ms 5";
+    let publisher = Running::start(tapewire(&bus.publish(feed)));
+    let from = |stream| tapewire(&bus.subscribe(&format!("--stream {stream} --from seq:1 --output ndjson --wait-seconds 30")));
+    for reader in ["market", "account"].map(|stream| Running::start(from(stream))) {
+        until("three heartbeats", || (reader.stdout().matches("\"code\":\"Heartbeat\"").count() >= 3).then_some(()));
+        reader.kill().was_killed();
+    }
+    publisher.terminate().exits(0);
+    run(&bus.publish("sim:events=10 --heartbeat-ms x")).exits(2).says(&["--heartbeat-ms"]);
+    bus.verify().exits(0);
 }

@@ -86,6 +86,14 @@ impl Disk for GatedDisk {
     fn sync_dir(&self, path: &Path) -> io::Result<()> {
         RealDisk.sync_dir(path)
     }
+
+    fn restrict(&self, path: &Path) -> io::Result<()> {
+        RealDisk.restrict(path)
+    }
+
+    fn is_restricted(&self, path: &Path) -> io::Result<bool> {
+        RealDisk.is_restricted(path)
+    }
 }
 
 #[derive(Debug)]

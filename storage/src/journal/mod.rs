@@ -115,7 +115,8 @@ impl JournalMap {
         let directory = stream.bus.memory_directory();
         disk.create_dir_all(&directory).map_err(StorageError::io("create", &directory))?;
         let bytes = JOURNAL_HEADER_BYTES + page_count as usize * PAGE_BYTES;
-        let file = disk.open(&path, Access::Create).map_err(StorageError::io("create", &path))?;
+        let access = if stream.is_private()? { Access::CreatePrivate } else { Access::Create };
+        let file = disk.open(&path, access).map_err(StorageError::io("create", &path))?;
         if let Err(error) = file.allocate(bytes as u64) {
             disk.remove(&path).map_err(StorageError::io("remove", &path))?;
             if error.kind() == std::io::ErrorKind::StorageFull {

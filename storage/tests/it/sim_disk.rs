@@ -395,7 +395,7 @@ impl Disk for SimDisk {
         if !is_simulated(path) {
             return RealDisk.open(path, access);
         }
-        if access == Access::Create {
+        if matches!(access, Access::Create | Access::CreatePrivate) {
             self.step(Step::Create(path.to_owned()))?;
         }
         let file = self.state().image.file(path)?;
