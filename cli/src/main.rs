@@ -86,7 +86,7 @@ fn exit_code(error: &anyhow::Error) -> u8 {
     });
     match storage {
         Some(StorageError::Corrupt { .. } | StorageError::Schema { .. } | StorageError::Journal { .. }) => return 3,
-        Some(StorageError::CursorDamaged { .. }) => return 3,
+        Some(StorageError::CursorDamaged { .. } | StorageError::Registry { .. }) => return 3,
         Some(StorageError::NoBus { .. } | StorageError::NoStream { .. } | StorageError::NoCursor { .. }) => return 4,
         Some(StorageError::WriterActive { .. } | StorageError::PrunerActive { .. } | StorageError::CursorBusy { .. }) => return 4,
         Some(StorageError::Foreign { .. } | StorageError::Version { .. } | StorageError::Setting { .. }) => return 2,

@@ -149,13 +149,16 @@ impl Publisher {
     /// What registry or sequencer refuse.
     pub fn define(&mut self, venue: &str, symbol: &str, price_scale: Scale, quantity_scale: Scale) -> Result<Definition, PublishError> {
         let definition = self.writer.registry_mut().define(venue, symbol, price_scale, quantity_scale)?;
-        let known = self.definitions.iter_mut().find(|known| known.instrument_id == definition.instrument_id);
+        let known = self.definitions.iter().position(|known| known.instrument_id == definition.instrument_id);
+        if known.is_some_and(|index| self.definitions[index] == definition) {
+            return Ok(definition);
+        }
+        // First: one that was refused is published at the next call.
+        self.publish(&definition.event(self.clock.now_ns()))?;
         match known {
-            Some(known) if *known == definition => return Ok(definition),
-            Some(known) => *known = definition,
+            Some(index) => self.definitions[index] = definition,
             None => self.definitions.push(definition),
         }
-        self.publish(&definition.event(self.clock.now_ns()))?;
         Ok(definition)
     }
 
@@ -167,8 +170,8 @@ impl Publisher {
     pub fn define_account(&mut self, venue: &str, name: &str) -> Result<AccountDefinition, PublishError> {
         let definition = self.writer.registry_mut().define_account(venue, name)?;
         if !self.accounts.contains(&definition) {
-            self.accounts.push(definition);
             self.publish(&definition.event(self.clock.now_ns()))?;
+            self.accounts.push(definition);
         }
         Ok(definition)
     }

@@ -53,6 +53,10 @@ pub trait Disk: Debug + Send + Sync {
     fn restrict(&self, _path: &Path) -> io::Result<()> {
         Ok(())
     }
+    /// Whether this process's user is the owner of a directory.
+    fn is_own(&self, _path: &Path) -> io::Result<bool> {
+        Ok(true)
+    }
     /// Whether a directory is closed to everybody but its owner.
     fn is_restricted(&self, _path: &Path) -> io::Result<bool> {
         Ok(false)
@@ -144,6 +148,10 @@ impl Disk for RealDisk {
 
     fn restrict(&self, path: &Path) -> io::Result<()> {
         Ok(rustix::fs::chmod(path, Mode::RWXU)?)
+    }
+
+    fn is_own(&self, path: &Path) -> io::Result<bool> {
+        Ok(std::fs::metadata(path)?.uid() == rustix::process::geteuid().as_raw())
     }
 
     fn is_restricted(&self, path: &Path) -> io::Result<bool> {

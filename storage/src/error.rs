@@ -71,6 +71,20 @@ pub enum StorageError {
         /// What is wrong.
         reason: String,
     },
+    /// The registry is damaged or gone: without it nobody knows which numbers were given out.
+    #[error(
+        "{} is damaged at byte {offset}: {reason}; put it back from a copy, or make it anew from the log with `tapewire recover \
+         --rebuild-registry`",
+        path.display()
+    )]
+    Registry {
+        /// The file.
+        path: PathBuf,
+        /// Where in it.
+        offset: u64,
+        /// What is wrong.
+        reason: String,
+    },
     /// Bytes of a format that this program does not know: nothing is wrong with them, and nothing is done to them.
     #[error(
         "{} has format version {found} at byte {offset}, and this program reads version {FORMAT_VERSION}: use the tapewire that wrote it, or a \

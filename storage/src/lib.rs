@@ -80,7 +80,7 @@ pub use inspect::{
 pub use journal::{JournalOpener, JournalPage, JournalProgress, Signal, SignalMark};
 pub use log::{Found, LogReader, Refresh, Standing};
 pub use memmap2::MmapRaw;
-pub use registry::{AccountDefinition, Definition, Registry, RegistryWriter};
+pub use registry::{AccountDefinition, Definition, RebuiltRegistry, Registry, RegistryWriter, rebuild_registry};
 pub use retention::{
     Hold, Holder, PruneReport, RetentionChoice, RetentionCounters, RetentionPolicy, RetentionSettings, RetentionState, RetentionWorker,
     SegmentState, StoreHold, prune_stream,

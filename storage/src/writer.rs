@@ -5,7 +5,7 @@ use crate::{
     disk::{Access, DiskFile},
     error::{Result, StorageError},
     journal::{JournalOpener, JournalProgress, JournalShared},
-    registry::RegistryWriter,
+    registry::{Registry, RegistryWriter},
     retention::make_directory as make_pin_directory,
     stored::seq_stored,
     wal::{Journaler, JournalerControl, SpareAllocator, Tail, recover},
@@ -38,7 +38,7 @@ impl Default for WalSettings {
 }
 
 impl WalSettings {
-    fn check(&self) -> Result<()> {
+    pub(crate) fn check(&self) -> Result<()> {
         let ring = (8..=65_536).contains(&self.journal_pages);
         let segment = (2..=65_536).contains(&self.segment_pages);
         let refuse = |setting, value, reason| Err(StorageError::Setting { setting, value, reason });
@@ -57,13 +57,13 @@ const LOCK_LOOK_INTERVAL: Duration = Duration::from_millis(5);
 
 /// The lock of a stream's one writer; the system gives it back when the process ends, however it ends.
 #[derive(Debug)]
-struct WriterLock {
+pub(crate) struct WriterLock {
     #[allow(dead_code, reason = "the lock lasts as long as the file is open")]
     file: Box<dyn DiskFile>,
 }
 
 impl WriterLock {
-    fn take(stream: &Stream) -> Result<Self> {
+    pub(crate) fn take(stream: &Stream) -> Result<Self> {
         stream.check_name()?;
         let disk = stream.disk();
         disk.create_dir_all(stream.directory()).map_err(StorageError::io("create", stream.directory()))?;
@@ -153,13 +153,14 @@ impl StreamWriter {
         let state = stream.epoch()?;
         let tail = recover(&stream, state, settings.segment_pages)?;
         log_tail(&stream, &tail);
+        // Before the epoch: a stream that has one has a registry.
+        let registry = RegistryWriter::open(&stream)?;
         let epoch = state.map_or(1, |state| state.epoch + 1);
         if let Some(old) = state {
             remove_journal(&stream, old.epoch)?;
         }
         stream.set_epoch(EpochState { epoch, closed_at: None })?;
         pass(FailPoint::EpochTaken);
-        let registry = RegistryWriter::open(&stream)?;
         Ok(Self { stream, epoch, tail, registry, status: None, journaler: None, lock })
     }
 
@@ -346,10 +347,18 @@ pub fn recover_stream(bus: &Bus, stream_name: &str, settings: &WalSettings) -> R
         return Err(StorageError::NoStream { path: bus.directory().to_owned(), stream: stream_name.to_owned() });
     };
     let _lock = WriterLock::take(&stream)?;
+    let tail = recover_locked(&stream, state, settings)?;
+    // What is published next needs it.
+    Registry::open(&stream)?;
+    Ok(tail)
+}
+
+/// [`recover_stream`] for those who have the writer's lock.
+pub(crate) fn recover_locked(stream: &Stream, state: EpochState, settings: &WalSettings) -> Result<Tail> {
     pass(FailPoint::WriterStart);
-    let tail = recover(&stream, Some(state), settings.segment_pages)?;
-    log_tail(&stream, &tail);
+    let tail = recover(stream, Some(state), settings.segment_pages)?;
+    log_tail(stream, &tail);
     stream.set_epoch(EpochState { epoch: state.epoch, closed_at: Some(tail.last_sequence) })?;
-    remove_journal(&stream, state.epoch)?;
+    remove_journal(stream, state.epoch)?;
     Ok(tail)
 }

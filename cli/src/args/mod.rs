@@ -10,7 +10,7 @@ pub use publish::{ClockSource, DemoArguments, FeedSource, PublishArguments};
 pub use read::{DigestArguments, FilterArguments, LoopsArgument, OutputName, ReadArguments, StartArgument, SubscribeArguments};
 pub use tools::{
     CompletionsArguments, DoctorArguments, InspectArguments, InspectJournalArguments, InspectPageArguments, InspectWhat, ManArguments,
-    ReplayArguments, ReplayTarget, StatArguments, StreamArguments, VerifyArguments,
+    RecoverArguments, ReplayArguments, ReplayTarget, StatArguments, StreamArguments, VerifyArguments,
 };
 
 use clap::{Parser, Subcommand, ValueEnum};
@@ -86,7 +86,7 @@ pub enum Command {
     /// Show what files hold, sound or damaged, and what is wrong where.
     Inspect(InspectArguments),
     /// Bring what a killed publisher left in memory into the write-ahead log, without publishing.
-    Recover(StreamArguments),
+    Recover(RecoverArguments),
     /// Delete the oldest segments of a stream, but what cursors, readers or a store still need.
     Prune(PruneArguments),
     /// Look at the cursors of a stream, and move them.

@@ -22,6 +22,15 @@ pub struct StreamArguments {
 }
 
 #[derive(Debug, Args)]
+pub struct RecoverArguments {
+    #[command(flatten)]
+    pub stream: StreamArguments,
+    /// Make registry.log anew from the definitions in the log, for one that is damaged or gone.
+    #[arg(long)]
+    pub rebuild_registry: bool,
+}
+
+#[derive(Debug, Args)]
 pub struct VerifyArguments {
     #[command(flatten)]
     pub stream: StreamArguments,

@@ -4,14 +4,16 @@ mod deep;
 
 use crate::{
     Outcome,
-    args::{StreamArguments, VerifyArguments},
+    args::{RecoverArguments, VerifyArguments},
     console,
     report::progress_bar,
 };
 use deep::DeepCheck;
 use serde_json::json;
 use tapewire_stdx::failpoint;
-use tapewire_storage::{Bus, StorageError, VerifyReport, WalSettings, recover_stream, verify_pages, verify_stream};
+use tapewire_storage::{
+    Bus, Registry, StorageError, VerifyReport, WalSettings, rebuild_registry, recover_stream, verify_pages, verify_stream,
+};
 
 pub fn run_verify(arguments: &VerifyArguments) -> anyhow::Result<Outcome> {
     let bus = Bus::open(&arguments.stream.bus)?;
@@ -19,6 +21,7 @@ pub fn run_verify(arguments: &VerifyArguments) -> anyhow::Result<Outcome> {
     if stream.epoch()?.is_none() {
         return Err(StorageError::NoStream { path: arguments.stream.bus.clone(), stream: arguments.stream.stream.clone() }.into());
     }
+    Registry::open(&stream)?;
     let bar = progress_bar(Some(0), "bytes");
     let progress = |done_bytes, total_bytes| {
         bar.set_length(total_bytes);
@@ -49,15 +52,20 @@ fn summary(report: &VerifyReport) -> serde_json::Value {
     })
 }
 
-pub fn run_recover(arguments: &StreamArguments) -> anyhow::Result<Outcome> {
+pub fn run_recover(arguments: &RecoverArguments) -> anyhow::Result<Outcome> {
+    let (is_rebuilding, arguments) = (arguments.rebuild_registry, &arguments.stream);
     if let Some(kill) = arguments.kill_at {
         failpoint::arm(kill.point, kill.nth);
     }
     let bus = Bus::open(&arguments.bus)?;
+    let rebuilt = if is_rebuilding { Some(rebuild_registry(&bus, &arguments.stream, &WalSettings::default())?) } else { None };
     let tail = recover_stream(&bus, &arguments.stream, &WalSettings::default())?;
     let summary = json!({
         "epoch": tail.epoch, "last_sequence": tail.last_sequence, "salvaged": tail.salvaged_count, "torn_pages": tail.torn_pages,
         "lost": tail.lost_count, "cut_group": tail.cut_group,
+        "registry": rebuilt.map(|it| {
+            json!({ "instruments": it.instruments, "accounts": it.accounts, "entries": it.entries, "records": it.records })
+        }),
     });
     console::report(&summary, arguments.output)?;
     Ok(Outcome::Done)

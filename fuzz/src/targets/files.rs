@@ -134,9 +134,13 @@ pub(super) fn cursor() -> Target {
     Target { name: "cursor", seeds: seeds.into(), repair: repair_line, inputs_per_run: 120_000, decode: Box::new(decode) }
 }
 
-/// Makes most checksums of a registry hold again.
+/// Where a registry's entries begin, and where the two slots are that say where they end.
+const ENTRIES_OFFSET: usize = 1024;
+const SLOT_OFFSETS: [usize; 2] = [0, 512];
+
+/// Makes most checksums of a registry hold again: of entries, of all of them, and of the slots.
 fn repair_registry(bytes: &mut [u8], mutator: &mut Mutator) {
-    let mut at = 0;
+    let mut at = ENTRIES_OFFSET;
     while let Some(head) = bytes.get(at..at + 8) {
         let length = u32::from_le_bytes([head[0], head[1], head[2], head[3]]) as usize;
         let Some(record) = bytes.get(at + 8..).and_then(|rest| rest.get(..length)) else { break };
@@ -145,6 +149,18 @@ fn repair_registry(bytes: &mut [u8], mutator: &mut Mutator) {
             bytes[at + 4..at + 8].copy_from_slice(&crc.to_le_bytes());
         }
         at += 8 + length;
+    }
+    for slot in SLOT_OFFSETS {
+        let Some(fields) = bytes.get(slot..slot + 32) else { return };
+        let end = u64::from_le_bytes(fields[16..24].try_into().expect("eight bytes"));
+        let entries = usize::try_from(end).ok().and_then(|end| bytes.get(ENTRIES_OFFSET..end));
+        if let Some(crc) = entries.map(crc32fast::hash).filter(|_| !mutator.happens(1, 16)) {
+            bytes[slot + 24..slot + 28].copy_from_slice(&crc.to_le_bytes());
+        }
+        let crc = crc32fast::hash(&bytes[slot..slot + 28]);
+        if !mutator.happens(1, 16) {
+            bytes[slot + 28..slot + 32].copy_from_slice(&crc.to_le_bytes());
+        }
     }
 }
 
@@ -165,7 +181,7 @@ pub(super) fn registry() -> Target {
     let stream = bus.stream("market");
     let path = stream.directory().join("registry.log");
     let bytes = fs::read(&path).expect("it was written");
-    let (mut marks, mut at) = (Vec::new(), 0);
+    let (mut marks, mut at) = (SLOT_OFFSETS.to_vec(), ENTRIES_OFFSET);
     while let Some(length) = bytes.get(at..at + 4) {
         marks.extend([at, at + 8, at + 40]);
         at += 8 + u32::from_le_bytes([length[0], length[1], length[2], length[3]]) as usize;

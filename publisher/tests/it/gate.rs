@@ -91,6 +91,10 @@ impl Disk for GatedDisk {
         RealDisk.restrict(path)
     }
 
+    fn is_own(&self, path: &Path) -> io::Result<bool> {
+        RealDisk.is_own(path)
+    }
+
     fn is_restricted(&self, path: &Path) -> io::Result<bool> {
         RealDisk.is_restricted(path)
     }

@@ -5,8 +5,8 @@
 //! ```
 //!
 //! The reader makes the file under a temporary name, locks it, and only then gives it its name: whoever sees a pin that is not locked sees
-//! a dead reader. The directory is made by the writer, or by whoever prunes: a reader that may not write there has no pin, and a reader
-//! that made it would own it.
+//! a dead reader. The directory is made by whoever comes first of those who own the bus: a reader that may only read it has no pin, and must
+//! not own the directory either.
 
 use super::policy::{Hold, Holder};
 use crate::{
@@ -35,7 +35,7 @@ pub(crate) struct Pin {
 }
 
 impl Pin {
-    /// Claims everything from `sequence` on; `None` where this process may not, or nobody has ever pruned or written here since the boot.
+    /// Claims everything from `sequence` on; `None` where this process may not.
     pub(crate) fn new(stream: &Stream, sequence: u64) -> Option<Self> {
         let mut failure = None;
         // Whoever prunes may take the file for a dead reader's before it is locked.
@@ -53,7 +53,15 @@ impl Pin {
         let name = random_id(stream.disk())?;
         let beside = directory(stream).join(format!("{name:032x}.tmp"));
         let path = beside.with_extension("pin");
-        let file = stream.disk().open(&beside, Access::Create).map_err(StorageError::io("create", &beside))?;
+        let file = match stream.disk().open(&beside, Access::Create) {
+            // Nobody has written or pruned here since the boot.
+            Err(error) if error.kind() == std::io::ErrorKind::NotFound && may_make_directory(stream) => {
+                make_directory(stream)?;
+                stream.disk().open(&beside, Access::Create)
+            }
+            other => other,
+        }
+        .map_err(StorageError::io("create", &beside))?;
         if !file.try_lock().map_err(StorageError::io("lock", &beside))? {
             return Err(StorageError::corrupt(&beside, 0, "somebody else has locked it"));
         }
@@ -91,6 +99,11 @@ impl Drop for Pin {
 
 fn directory(stream: &Stream) -> PathBuf {
     stream.bus().memory_directory().join(format!("{}.readers", stream.name()))
+}
+
+/// Whether the stream's files are this process's own.
+fn may_make_directory(stream: &Stream) -> bool {
+    stream.disk().is_own(stream.directory()).unwrap_or(false)
 }
 
 /// Makes the directory of pins, and clears away those of readers that died since the last writer.

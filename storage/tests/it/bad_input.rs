@@ -144,53 +144,6 @@ fn a_bus_gets_one_identity_however_many_create_it() {
 }
 
 #[test]
-fn a_registry_that_is_torn_loses_its_last_entry_and_garbage_is_an_error() {
-    let test = TestBus::new();
-    let (scale, finer) = (Scale::new(2).unwrap(), Scale::new(8).unwrap());
-    let define = |count: u32| {
-        let mut writer = StreamWriter::open(&test.bus, STREAM, &settings()).unwrap();
-        for number in 0..count {
-            let definition = writer.registry_mut().define("venue", &format!("S{number}"), scale, scale).unwrap();
-            assert_eq!((definition.instrument_id, definition.venue_id), (number + 1, 1));
-        }
-        assert_eq!(writer.registry_mut().define("venue", "S0", finer, scale).unwrap().instrument_id, 1);
-        assert_eq!(writer.registry_mut().define("other", "S0", scale, scale).unwrap().venue_id, 2);
-        writer.close().unwrap();
-    };
-    define(3);
-    let stream = test.bus.stream(STREAM);
-    let path = stream.directory().join("registry.log");
-    let whole = fs::read(&path).unwrap();
-    assert_eq!(whole.len(), 5 * 136);
-    let count = || Registry::open(&stream).map(|registry| registry.definitions().count());
-    assert_eq!(count().unwrap(), 4);
-    assert_eq!(Registry::open(&stream).unwrap().get(1).unwrap().instrument.price_scale(), finer);
-    // The last entry holds the fourth definition.
-    for length in 4 * 136..5 * 136 {
-        fs::write(&path, &whole[..length]).unwrap();
-        assert_eq!(count().unwrap(), 3, "{length} bytes");
-    }
-    for from in [4 * 136, 4 * 136 + 4, 4 * 136 + 100] {
-        for to in [from + 4, 5 * 136] {
-            let mut bytes = whole.clone();
-            bytes[from..to].fill(0);
-            fs::write(&path, bytes).unwrap();
-            assert_eq!(count().unwrap(), if from == 4 * 136 + 100 { count().unwrap() } else { 3 }, "zeroes from {from} to {to}");
-        }
-    }
-    define(3);
-    assert_eq!(fs::read(&path).unwrap(), whole, "the next writer cuts what is torn");
-    for at in 0..4 * 136 {
-        let mut bytes = whole.clone();
-        bytes[at] ^= 0x80;
-        fs::write(&path, bytes).unwrap();
-        assert!(matches!(count(), Err(StorageError::Corrupt { offset, .. }) if offset == at as u64 / 136 * 136), "byte {at}");
-    }
-    fs::write(&path, [0x5a; 1000]).unwrap();
-    assert!(matches!(open_error(&test.bus, &settings()), StorageError::Corrupt { .. }));
-}
-
-#[test]
 fn a_stream_has_one_writer() {
     let test = TestBus::new();
     let writer = StreamWriter::open(&test.bus, STREAM, &settings()).unwrap();

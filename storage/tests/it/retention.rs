@@ -142,6 +142,18 @@ fn a_reader_that_rests_or_dies_keeps_nothing() {
     check(&test.bus, last);
 }
 
+/// After a boot there is nothing in memory: the first reader is kept what it needs all the same.
+#[test]
+fn a_reader_is_the_first_since_the_boot() {
+    let test = TestBus::in_memory();
+    written(&test, 5);
+    std::fs::remove_dir_all(test.bus.memory_directory()).unwrap();
+    let mut log = LogReader::open(&test.bus.stream(STREAM)).unwrap();
+    assert_eq!(log.seek(1).unwrap(), Found::Page);
+    let report = prune(&test.bus, &keep_nothing());
+    assert_eq!((report.deleted.len(), report.held_by.len()), (0, 1));
+}
+
 /// Where the bound lets a segment go under its reader, the reader finishes it, and is then told what is left.
 #[test]
 fn a_reader_finishes_the_segment_that_it_has_opened() {

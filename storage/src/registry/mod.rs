@@ -1,25 +1,27 @@
 //! The registry: every definition of the stream, so that a reader who comes late can decode any suffix.
 //!
-//! Append-only: entries of `length u32 | crc32 u32 | record`, the record (an instrument's or an account's definition) with sequence 0 as it
-//! went onto the bus. The last definition of an id counts. A torn last entry (a crash while appending) is cut by the next writer; the definition it held has not
-//! been used yet.
+//! The file is append-only, see [`file`]; the last definition of an id counts. A definition is durable before anybody uses it; one that a
+//! dead writer had not finished is cut by the next. What was used and is gone is an error: numbers are never given out twice. The log has
+//! every definition as well, and [`rebuild_registry`] makes the file anew from it.
+
+mod file;
+mod rebuild;
 
 use crate::{
     bus::Stream,
-    disk::{Access, DiskFile},
     error::{Result, StorageError},
 };
+use file::{FILE_NAME, RegistryFile};
+pub use rebuild::{RebuiltRegistry, rebuild_registry};
 use std::collections::BTreeMap;
 use tapewire_schemas::{Account, Body, Event, Instrument, Payload, RECORD_HEADER_BYTES, RecordRef, Scale, Stamp};
 
-const FILE_NAME: &str = "registry.log";
 /// Length and checksum in front of a record.
 const ENTRY_HEAD_BYTES: usize = 8;
 const INSTRUMENT_RECORD_BYTES: usize = RECORD_HEADER_BYTES + size_of::<Instrument>();
 const ACCOUNT_RECORD_BYTES: usize = RECORD_HEADER_BYTES + size_of::<Account>();
-/// The longest entry. Two of the shortest are longer, so what is damaged within so many bytes of the end is the last entry.
+/// The longest entry.
 const ENTRY_BYTES_MAX: usize = ENTRY_HEAD_BYTES + INSTRUMENT_RECORD_BYTES;
-const _: () = assert!(2 * (ENTRY_HEAD_BYTES + ACCOUNT_RECORD_BYTES) > ENTRY_BYTES_MAX && INSTRUMENT_RECORD_BYTES > ACCOUNT_RECORD_BYTES);
 
 /// A definition with its ids.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -51,36 +53,12 @@ pub struct Registry {
 }
 
 impl Registry {
-    /// Reads the registry of a stream; an absent file is an empty registry, a torn last entry is left out.
+    /// Reads the registry of a stream; that of a stream that was never written is empty.
     ///
     /// # Errors
-    /// [`StorageError::Corrupt`] where an entry is damaged.
+    /// [`StorageError::Registry`] where it is damaged or gone.
     pub fn open(stream: &Stream) -> Result<Self> {
-        Ok(Self::read(stream)?.0)
-    }
-
-    /// The registry and the bytes of its sound entries.
-    fn read(stream: &Stream) -> Result<(Self, u64)> {
-        let path = stream.path(FILE_NAME);
-        let file = match stream.disk().open(&path, Access::Read) {
-            Ok(file) => file,
-            Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Ok((Self::default(), 0)),
-            Err(error) => return Err(StorageError::io("open", &path)(error)),
-        };
-        let length = file.length().map_err(StorageError::io("read", &path))?;
-        let mut bytes = vec![0; length as usize];
-        file.read_exact_at(&mut bytes, 0).map_err(StorageError::io("read", &path))?;
-        let mut registry = Self::default();
-        let mut at = 0;
-        while at < bytes.len() {
-            match registry.take_entry(&bytes[at..]) {
-                Ok(entry_bytes) => at += entry_bytes,
-                // Torn, in whatever order its blocks reached the disk.
-                Err(_) if bytes.len() - at <= ENTRY_BYTES_MAX => break,
-                Err(reason) => return Err(StorageError::corrupt(&path, at as u64, reason)),
-            }
-        }
-        Ok((registry, at as u64))
+        Ok(file::read(stream)?.map(|(registry, _)| registry).unwrap_or_default())
     }
 
     /// Takes the entry that `rest` begins with: its bytes.
@@ -176,27 +154,17 @@ impl Registry {
 #[derive(Debug)]
 pub struct RegistryWriter {
     registry: Registry,
-    file: Box<dyn DiskFile>,
+    file: RegistryFile,
     stream: Stream,
-    end: u64,
 }
 
 impl RegistryWriter {
     pub(crate) fn open(stream: &Stream) -> Result<Self> {
-        let (registry, end) = Registry::read(stream)?;
-        let path = stream.path(FILE_NAME);
-        let access = if end == 0 { Access::Create } else { Access::Write };
-        let file = stream.disk().open(&path, access).map_err(StorageError::io("open", &path))?;
-        file.set_len(end).map_err(StorageError::io("cut", &path))?;
-        // The sync of the last entry may have failed, and then the system shows what is not on the disk: only what is written again is
-        // synced again.
-        let from = end.saturating_sub(ENTRY_BYTES_MAX as u64);
-        let mut last = vec![0; (end - from) as usize];
-        file.read_exact_at(&mut last, from).map_err(StorageError::io("read", &path))?;
-        file.write_all_at(&last, from).map_err(StorageError::io("write", &path))?;
-        file.sync_data().map_err(StorageError::io("sync", &path))?;
-        stream.disk().sync_dir(stream.directory()).map_err(StorageError::io("sync the directory", stream.directory()))?;
-        Ok(Self { registry, file, stream: stream.clone(), end })
+        let (registry, file) = match file::read(stream)? {
+            Some((registry, end)) => (registry, RegistryFile::open(stream, end)?),
+            None => (Registry::default(), RegistryFile::create(stream, &[])?),
+        };
+        Ok(Self { registry, file, stream: stream.clone() })
     }
 
     /// What is defined.
@@ -250,19 +218,20 @@ impl RegistryWriter {
     }
 
     fn append(&mut self, event: &Event<'_>) -> Result<()> {
-        let path = self.stream.path(FILE_NAME);
-        let mut entry = Vec::with_capacity(ENTRY_BYTES_MAX);
-        for draft in event.records() {
-            let record = draft.to_bytes(0);
-            entry.extend_from_slice(&(record.len() as u32).to_le_bytes());
-            entry.extend_from_slice(&crc32fast::hash(&record).to_le_bytes());
-            entry.extend_from_slice(&record);
-        }
-        self.file.write_all_at(&entry, self.end).map_err(StorageError::io("append to", &path))?;
-        self.file.sync_data().map_err(StorageError::io("sync", &path))?;
-        self.end += entry.len() as u64;
-        Ok(())
+        self.file.append(&self.stream.path(FILE_NAME), &entry(event))
     }
+}
+
+/// A definition as the file has it.
+fn entry(event: &Event<'_>) -> Vec<u8> {
+    let mut entry = Vec::with_capacity(ENTRY_BYTES_MAX);
+    for draft in event.records() {
+        let record = draft.to_bytes(0);
+        entry.extend_from_slice(&(record.len() as u32).to_le_bytes());
+        entry.extend_from_slice(&crc32fast::hash(&record).to_le_bytes());
+        entry.extend_from_slice(&record);
+    }
+    entry
 }
 
 impl Definition {
