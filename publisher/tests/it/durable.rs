@@ -3,7 +3,7 @@
 use crate::gate::{Gate, GatedDisk};
 use std::{sync::Arc, time::Duration};
 use tapewire_publisher::{Durability, DurabilityMode, PublishError, Publisher, PublisherSettings, Refused, WhenFull};
-use tapewire_schemas::{Event, Payload, Side, Stamp, Trade};
+use tapewire_schemas::{Event, Payload, Scale, Side, Stamp, Trade};
 use tapewire_stdx::wait::Wait;
 use tapewire_storage::{Bus, DurableWatch, LogReader, StorageError, StreamWriter, WalSettings, verify_stream};
 
@@ -131,6 +131,62 @@ fn a_full_journal_stalls_or_fails_as_the_policy_says() {
         assert_eq!(publisher.seq_published(), index + 2, "the epoch's start, and every event once");
         publisher.close().unwrap();
     }
+}
+
+/// What the registry knows and the stream was refused is on the stream before anything that needs it.
+#[test]
+fn a_definition_that_was_refused_is_published_later() {
+    let gated = GatedBus::new();
+    let mut publisher = gated.publisher(PublisherSettings { when_full: WhenFull::Fail, ..PublisherSettings::default() });
+    gated.gate.close();
+    let mut index = 0;
+    while publisher.publish(&trade(index)).is_ok() {
+        index += 1;
+    }
+    let is_full = |refused: Result<(), PublishError>| matches!(refused, Err(PublishError::Refused(Refused::Full)));
+    for _ in 0..2 {
+        assert!(is_full(publisher.define("V", "S", Scale::MAX, Scale::MAX).map(drop)));
+        assert!(is_full(publisher.define_account("V", "A").map(drop)));
+    }
+    let before = publisher.seq_published();
+    gated.gate.open();
+    assert!(publisher.wait_durable(before, LONG).unwrap());
+    let instrument_id = publisher.define("V", "S", Scale::MAX, Scale::MAX).unwrap().instrument_id;
+    let account = publisher.define_account("V", "A").unwrap();
+    assert_eq!((instrument_id, account.account.account_id, publisher.seq_published()), (1, 1, before + 2));
+    // Now it is known.
+    publisher.define("V", "S", Scale::MAX, Scale::MAX).unwrap();
+    publisher.define_account("V", "A").unwrap();
+    assert_eq!(publisher.seq_published(), before + 2);
+    publisher.close().unwrap();
+}
+
+/// A stream on which nothing is published has heartbeats, and one whose disk failed says so.
+#[test]
+fn a_quiet_stream_is_tended() {
+    let gated = GatedBus::new();
+    let mut publisher = gated.publisher(PublisherSettings { heartbeat_ms: 1, ..PublisherSettings::default() });
+    let begun = publisher.seq_published();
+    while publisher.seq_published() < begun + 3 {
+        publisher.tend().unwrap();
+    }
+    gated.gate.break_disk();
+    let refused = loop {
+        match publisher.tend() {
+            Ok(()) => Wait::Yield.once(),
+            Err(refused) => break refused,
+        }
+    };
+    assert_eq!(refused, Refused::Closed);
+    assert!(matches!(publisher.failure(), Some(PublishError::Storage(StorageError::Poisoned { .. }))), "{:?}", publisher.failure());
+    gated.gate.repair();
+    let mut never = gated.publisher(PublisherSettings { stream_name: "other".into(), heartbeat_ms: 0, ..PublisherSettings::default() });
+    let begun = never.seq_published();
+    for _ in 0..3 {
+        never.tend().unwrap();
+        Wait::Sleep(SHORT).once();
+    }
+    assert_eq!(never.seq_published(), begun);
 }
 
 /// Whatever the failed sync left undone: it is never tried again, publishing ends, readers go on, the next writer begins behind all of it.
