@@ -36,7 +36,7 @@ impl Expected {
     fn new(one: &Value, n: u64) -> Option<Self> {
         let times = |value: &Value| value.as_u64()?.checked_mul(n);
         let [recv_min, recv_max] = span(&one["ts_recv"])?;
-        let later_ns = period_ns(recv_min, recv_max, one["events"].as_u64()?).checked_mul(n - 1)?;
+        let later_ns = period_ns(recv_min, recv_max, one["events"].as_u64()?)?.checked_mul(n - 1)?;
         let mut members = Map::new();
         for name in SAME {
             members.insert(name.to_owned(), one[name].clone());
@@ -53,7 +53,7 @@ impl Expected {
         members.insert("instruments".to_owned(), Value::Object(instruments.collect::<Option<_>>()?));
         let ids = one["ids"].as_object()?.iter().map(|(name, it)| {
             let moved = it.as_object()?.iter().map(|(kind, ids)| {
-                let by = span(ids).map_or(Some(0), |[min, max]| (max - min).checked_add(1)?.checked_mul(n - 1))?;
+                let by = span(ids).map_or(Some(0), |[min, max]| max.checked_sub(min)?.checked_add(1)?.checked_mul(n - 1))?;
                 Some((kind.clone(), reach(ids, by)?))
             });
             Some((name.clone(), Value::Object(moved.collect::<Option<_>>()?)))

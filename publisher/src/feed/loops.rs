@@ -11,11 +11,16 @@
 use super::{Feed, FeedError, FeedInstrument, InstrumentBinding, check_bindings};
 use tapewire_schemas::{BookRef, DecimalError, Event, Level, Payload, Quote, Scale, Side, Stamp, Trade};
 
-/// Nanoseconds from one pass to the next: from the first reception to the last, and the mean time between two events.
+/// Events of a pass at most: they are kept in memory, 64 bytes each beside their levels.
+const EVENTS_MAX: usize = 1 << 26;
+const _: () = assert!(size_of::<Cached>() == 64);
+
+/// Nanoseconds from one pass to the next: from the first reception to the last, and the mean time between two events. `None` where that
+/// leaves 64 bits, or the last comes before the first.
 #[must_use]
-pub fn period_ns(ts_recv_min: u64, ts_recv_max: u64, event_count: u64) -> u64 {
-    let span_ns = ts_recv_max - ts_recv_min;
-    span_ns + (span_ns / event_count.saturating_sub(1).max(1)).max(1)
+pub fn period_ns(ts_recv_min: u64, ts_recv_max: u64, event_count: u64) -> Option<u64> {
+    let span_ns = ts_recv_max.checked_sub(ts_recv_min)?;
+    span_ns.checked_add((span_ns / event_count.saturating_sub(1).max(1)).max(1))
 }
 
 /// A capture, repeated.
@@ -87,7 +92,12 @@ impl LoopFeed {
     ///
     /// # Errors
     /// What the feed says, and [`FeedError::Loop`] where it cannot be repeated.
-    pub fn new(mut source: Box<dyn Feed>, loop_count: u64) -> Result<Self, FeedError> {
+    pub fn new(source: Box<dyn Feed>, loop_count: u64) -> Result<Self, FeedError> {
+        Self::of_at_most(EVENTS_MAX, source, loop_count)
+    }
+
+    /// [`Self::new`] for a pass of so many events at most.
+    fn of_at_most(events_max: usize, mut source: Box<dyn Feed>, loop_count: u64) -> Result<Self, FeedError> {
         let wrong = |problem: &str, remedy| FeedError::Loop { problem: problem.to_owned(), remedy };
         if loop_count == 0 {
             return Err(wrong("no pass is asked for", "ask for at least one"));
@@ -120,6 +130,9 @@ impl LoopFeed {
         };
         let mut has_book = vec![false; it.definitions.len()];
         while let Some(event) = source.next()? {
+            if it.events.len() >= events_max {
+                return Err(wrong(&format!("a pass of it has more than {events_max} events"), "repeat a shorter capture"));
+            }
             it.take(&event, &mut has_book)?;
         }
         it.measure()?;
@@ -185,13 +198,9 @@ impl LoopFeed {
             problem: format!("its {what} would leave 64 bits in {} passes", self.loop_count),
             remedy: "ask for fewer passes",
         };
-        if recv.1 == 0 {
-            self.period_ns = 1;
-        } else {
-            self.period_ns = period_ns(recv.0, recv.1, self.events.len() as u64);
-        }
-        let reach = self.period_ns.checked_mul(self.loop_count).and_then(|ns| ns.checked_add(recv.1.max(event.1)));
-        reach.ok_or_else(|| wide("times"))?;
+        let period_ns = if recv.1 == 0 { Some(1) } else { period_ns(recv.0, recv.1, self.events.len() as u64) };
+        let reach = |period_ns: u64| period_ns.checked_mul(self.loop_count)?.checked_add(recv.1.max(event.1));
+        self.period_ns = period_ns.filter(|period_ns| reach(*period_ns).is_some()).ok_or_else(|| wide("times"))?;
         for (step, (trade_ids, venue_seqs)) in self.steps.iter_mut().zip(ids) {
             step.trade_id = trade_ids.step(self.loop_count).ok_or_else(|| wide("trade ids"))?;
             step.venue_seq = venue_seqs.step(self.loop_count).ok_or_else(|| wide("venue sequences"))?;

@@ -45,7 +45,7 @@ fn passes_go_on_where_the_last_ended() {
     let events = all(&mut feed, 0);
     assert_eq!(events.len(), 15);
     // 200 ns from the first to the last, and the mean of four gaps; ids of A are 11 to 13, its sequences 7 to 12, the id of B is 41.
-    assert_eq!(period_ns(100, 300, 5), 250);
+    assert_eq!(period_ns(100, 300, 5), Some(250));
     let moved_by_hand = [250u64, 500].map(|later| {
         let (nth, id) = (later / 250, |id: u64, size: u64| id + size * (later / 250));
         ROWS.replace("100,90", &format!("{},{}", 100 + later, 90 + later))
@@ -61,6 +61,17 @@ fn passes_go_on_where_the_last_ended() {
     let expected: Vec<_> = [ROWS.to_owned()].iter().chain(&moved_by_hand).flat_map(|rows| all(csv(rows).as_mut(), 0)).collect();
     assert_eq!(events, expected);
     assert!(feed.next().unwrap().is_none());
+}
+
+/// Two trades whose times are as far apart as times can be.
+const FAR_APART: &str = "1,1,V,A,T,B,1,1,,,1\n18446744073709551615,2,V,A,T,B,1,1,,,1\n";
+
+#[test]
+fn a_pass_has_a_longest() {
+    let of_at_most = |events_max| LoopFeed::of_at_most(events_max, csv(ROWS), 2);
+    assert_eq!(of_at_most(5).unwrap().event_count_hint(), Some(10));
+    let error = of_at_most(4).unwrap_err().to_string();
+    assert_eq!(error, "the feed cannot be repeated: a pass of it has more than 4 events; repeat a shorter capture");
 }
 
 #[track_caller]
@@ -79,12 +90,16 @@ fn what_cannot_be_repeated_is_refused() {
         3,
         "its trade ids would leave 64 bits in 3 passes",
     );
+    // Once an overflow: from the first time to the last there are all 64 bits, and the pause between two passes comes on top.
+    let far = |loop_count| check_refused(csv(FAR_APART), loop_count, "its times would leave 64 bits in");
+    (1..3).for_each(far);
+    assert_eq!((period_ns(1, u64::MAX, 2), period_ns(2, 1, 2), period_ns(0, u64::MAX, u64::MAX)), (None, None, None));
     let simulated = |spec| Box::new(SimulatorFeed::new(SimulatorSpec::parse(spec).unwrap()).unwrap());
     check_refused(simulated("events=10,accounts=1"), 2, "it has accounts");
     check_refused(simulated(""), 2, "it has no end");
     let folder = tempfile::tempdir().unwrap();
-    let path = folder.path().join("empty");
-    std::fs::write(&path, "").unwrap();
+    let path = folder.path().join("blank");
+    std::fs::write(&path, "\n").unwrap();
     let nothing = LoopFeed::new(Box::new(AccountFeed::open(&path).unwrap()), 7);
     assert!(nothing.unwrap().next().unwrap().is_none());
 }
