@@ -36,10 +36,12 @@ pub enum FeedError {
         line: u64,
     },
     /// There is nothing in the file.
-    #[error("{} is empty; its first line must be {}", path.display(), super::CSV_HEADER)]
+    #[error("{} is empty; {needed}", path.display())]
     Empty {
         /// The file.
         path: PathBuf,
+        /// What should be there.
+        needed: String,
     },
     /// The first line is not the header.
     #[error("line 1 of {} is not the header: found {found:?}, needed {}", path.display(), super::CSV_HEADER)]

@@ -89,6 +89,21 @@ impl LineReader {
         FeedError::Line { path: self.path.clone(), line: self.line, reason }
     }
 
+    /// The error of a file without a line.
+    #[cold]
+    pub(super) fn empty(&self, needed: String) -> FeedError {
+        FeedError::Empty { path: self.path.clone(), needed }
+    }
+
+    /// Reads the next line of a file that has at least one; `false` at the end of the file.
+    pub(super) fn advance_in(&mut self, content: &str) -> Result<bool, FeedError> {
+        let is_there = self.advance()?;
+        if !is_there && self.line == 0 {
+            return Err(self.empty(format!("there is no {content} in it: copy the file again, or leave it out")));
+        }
+        Ok(is_there)
+    }
+
     /// Reads the next line; `false` at the end of the file.
     pub(super) fn advance(&mut self) -> Result<bool, FeedError> {
         self.buffer.clear();

@@ -173,7 +173,7 @@ impl RowReader {
         let limit = LineLimit { bytes_max: LINE_BYTES_MAX, reason: "is longer than 4096 bytes: this is no file of rows" };
         let mut lines = LineReader::open(path, limit)?;
         if !lines.advance()? {
-            return Err(FeedError::Empty { path: path.to_owned() });
+            return Err(lines.empty(format!("its first line must be {CSV_HEADER}")));
         }
         if lines.bytes() != CSV_HEADER.as_bytes() {
             let found = String::from_utf8_lossy(lines.bytes()).chars().take(80).collect();

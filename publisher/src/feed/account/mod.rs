@@ -11,7 +11,7 @@
 //! | `OrderSubmitted` | none: that an order is on its way says nothing of the venue; counted as skipped |
 //! | `PositionOpened`, `PositionChanged`, `PositionClosed` | none: they follow from the fills; counted as skipped |
 //!
-//! Everything else is an error. Every event is private. `ts_recv` is `ts_init`. `SYMBOL.VENUE` names an instrument and `VENUE-NUMBER` an
+//! Everything else is an error, and so is a file without a line. Every event is private. `ts_recv` is `ts_init`. `SYMBOL.VENUE` names an instrument and `VENUE-NUMBER` an
 //! account of that venue. An order belongs to the account that any line of it names, else to the file's only one. Order ids longer than
 //! 15 bytes become the first 16 bytes of their SHA-256, UUIDs their bytes; trade ids that are no number the first 8 bytes of theirs, big
 //! endian.
@@ -31,11 +31,13 @@ use super::{
 use message::{Line, Sort};
 use orders::Orders;
 use std::{collections::VecDeque, path::Path};
-use survey::Survey;
+use survey::{ORDERS_MAX, Survey};
 use tapewire_schemas::{AccountUpdate, Event, OrderUpdate, Payload, Stamp};
 
 /// The longest line that is read.
 const LIMIT: LineLimit = LineLimit { bytes_max: 1 << 20, reason: "is longer than 1 MiB: this is no file of account events" };
+/// What a file is of.
+const CONTENT: &str = "event of an account";
 
 /// A file of account and order events.
 #[derive(Debug)]
@@ -66,15 +68,19 @@ impl AccountFeed {
     /// # Errors
     /// [`FeedError`] names the line and the field that is wrong.
     pub fn open(path: impl AsRef<Path>) -> Result<Self, FeedError> {
-        let path = path.as_ref();
-        let survey = Survey::read(path)?;
+        Self::of_at_most(ORDERS_MAX, path.as_ref())
+    }
+
+    /// [`Self::open`] for a file of so many orders at most.
+    fn of_at_most(orders_max: usize, path: &Path) -> Result<Self, FeedError> {
+        let survey = Survey::read(path, orders_max)?;
         let mut it = Self {
             lines: LineReader::open(path, LIMIT)?,
             definitions: survey.definitions(path)?,
             survey,
             bindings: Vec::new(),
             account_ids: Vec::new(),
-            orders: Orders::default(),
+            orders: Orders::new(orders_max),
             ready: VecDeque::new(),
             current: Private::Account(AccountUpdate::default()),
             counters: FeedCounters::default(),
@@ -95,7 +101,7 @@ impl AccountFeed {
             lines: LineReader::open(path, LIMIT)?,
             bindings: Vec::new(),
             account_ids: Vec::new(),
-            orders: Orders::default(),
+            orders: Orders::new(orders_max),
             counters: FeedCounters::default(),
             is_checked: false,
             is_done: false,
@@ -117,7 +123,7 @@ impl AccountFeed {
 
     /// Reads one line; `false` at the end.
     fn step(&mut self) -> Result<bool, FeedError> {
-        if !self.lines.advance()? {
+        if !self.lines.advance_in(CONTENT)? {
             return Ok(false);
         }
         let line = Line { path: self.lines.path(), number: self.lines.line(), text: self.lines.text()? };

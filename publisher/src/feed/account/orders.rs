@@ -3,14 +3,18 @@
 use super::{
     super::{FeedError, ValueFault},
     message::{Line, Message},
+    survey::too_many,
 };
 use sha2::{Digest as _, Sha256};
 use std::collections::HashMap;
 use tapewire_schemas::{OrderId, OrderState, OrderUpdate, Scale, Side};
 
 /// Orders that live, by their text.
-#[derive(Debug, Default)]
-pub(super) struct Orders(HashMap<String, Live>);
+#[derive(Debug)]
+pub(super) struct Orders {
+    live: HashMap<String, Live>,
+    live_max: usize,
+}
 
 /// What is known of an order.
 #[derive(Clone, Copy, Debug)]
@@ -22,6 +26,11 @@ struct Live {
 }
 
 impl Orders {
+    /// None yet, and so many at a time at most.
+    pub(super) fn new(live_max: usize) -> Self {
+        Self { live: HashMap::new(), live_max }
+    }
+
     /// The update that a line is, without its account.
     pub(super) fn update(
         &mut self,
@@ -40,12 +49,15 @@ impl Orders {
                 quantity: line.decimal("quantity", quantity, quantity_scale)?,
                 filled: 0,
             };
-            if self.0.insert(id.to_owned(), live).is_some() {
+            if self.live.insert(id.to_owned(), live).is_some() {
                 return Err(line.content(format!("begins the order {id} a second time"), "orders have numbers of their own"));
+            }
+            if self.live.len() > self.live_max {
+                return Err(too_many(line, self.live_max));
             }
         }
         let unknown = || line.content(format!("speaks of the order {id}, which does not live"), "the file begins too late or is damaged");
-        let live = self.0.get_mut(id).ok_or_else(unknown)?;
+        let live = self.live.get_mut(id).ok_or_else(unknown)?;
         let mut update = OrderUpdate { order_id: order_id(id), state: state as u8, ..OrderUpdate::default() };
         if state == OrderState::Filled {
             update.last_qty = line.decimal("last_qty", line.needed("last_qty", message.last_qty.as_deref())?, quantity_scale)?;
@@ -62,7 +74,7 @@ impl Orders {
         (update.side, update.price, update.quantity, update.filled) = (live.side as u8, live.price, live.quantity, live.filled);
         let is_over = matches!(state, OrderState::Cancelled | OrderState::Rejected) || live.filled == live.quantity;
         if is_over {
-            self.0.remove(id);
+            self.live.remove(id);
         }
         Ok(update)
     }

@@ -2,11 +2,23 @@
 
 use super::{
     super::{FeedAccount, FeedError, FeedInstrument, ValueFault, extent::Extent, lines::LineReader},
-    LIMIT,
+    CONTENT, LIMIT,
     message::{Line, Message, Sort},
 };
 use std::{collections::HashMap, path::Path};
-use tapewire_schemas::{Account, Instrument, Scale};
+use tapewire_schemas::{Account, Instrument, Scale, SchemaError};
+
+/// Orders of a file whose accounts are remembered, and that live at a time: each takes about a hundred bytes of memory.
+pub(super) const ORDERS_MAX: usize = 1 << 24;
+
+/// The error of a file with more orders than are remembered.
+#[cold]
+pub(super) fn too_many(line: &Line<'_>, orders_max: usize) -> FeedError {
+    line.content(
+        format!("names one order more than the {orders_max} that are remembered"),
+        "divide the file: publish one part after the other",
+    )
+}
 
 /// What a file is about.
 #[derive(Debug, Default)]
@@ -17,6 +29,7 @@ pub(super) struct Survey {
     account_by_name: HashMap<String, usize>,
     instrument_by_name: HashMap<String, usize>,
     account_by_order: HashMap<String, usize>,
+    orders_max: usize,
 }
 
 #[derive(Debug)]
@@ -28,10 +41,11 @@ struct Surveyed {
 }
 
 impl Survey {
-    pub(super) fn read(path: &Path) -> Result<Self, FeedError> {
+    /// Reads a file of so many orders at most.
+    pub(super) fn read(path: &Path, orders_max: usize) -> Result<Self, FeedError> {
         let mut lines = LineReader::open(path, LIMIT)?;
-        let mut it = Self::default();
-        while lines.advance()? {
+        let mut it = Self { orders_max, ..Self::default() };
+        while lines.advance_in(CONTENT)? {
             let line = Line { path: lines.path(), number: lines.line(), text: lines.text()? };
             if let Some(message) = line.message()? {
                 it.observe(&line, &message)?;
@@ -43,9 +57,13 @@ impl Survey {
     fn observe(&mut self, line: &Line<'_>, message: &Message<'_>) -> Result<(), FeedError> {
         let account = message.account_id.as_deref().map(|name| self.account(line, name)).transpose()?;
         if let (Some(account), Some(order)) = (account, message.client_order_id.as_deref()) {
-            let known = *self.account_by_order.entry(order.to_owned()).or_insert(account);
-            if known != account {
-                return Err(line.content(format!("gives the order {order} to another account"), "an order has one account"));
+            match self.account_by_order.get(order) {
+                Some(known) if *known != account => {
+                    return Err(line.content(format!("gives the order {order} to another account"), "an order has one account"));
+                }
+                Some(_) => {}
+                None if self.account_by_order.len() >= self.orders_max => return Err(too_many(line, self.orders_max)),
+                None => drop(self.account_by_order.insert(order.to_owned(), account)),
             }
         }
         match message.sort(line)? {
@@ -92,7 +110,13 @@ impl Survey {
             return Ok(*index);
         }
         let venue = name.split_once('-').map_or(name, |(venue, _)| venue);
-        Account::new(1, venue, name).map_err(|_| line.value("account_id", name, ValueFault::Name { bytes_max: 48 }))?;
+        Account::new(1, venue, name).map_err(|error| match error {
+            SchemaError::Text { field: "venue", bytes_max, .. } => {
+                line.value("venue of account_id (what is before the first -)", venue, ValueFault::Name { bytes_max })
+            }
+            SchemaError::Text { bytes_max, .. } => line.value("account_id", name, ValueFault::Name { bytes_max }),
+            other => line.content(format!("names an account that cannot be: {other}"), "correct it in the file"),
+        })?;
         self.accounts.push(FeedAccount { venue: venue.to_owned(), name: name.to_owned() });
         self.account_by_name.insert(name.to_owned(), self.accounts.len() - 1);
         Ok(self.accounts.len() - 1)

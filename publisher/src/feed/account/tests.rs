@@ -114,6 +114,40 @@ fn wrong_lines_are_named() {
     check_refused(&[BEGIN, SUBMIT, &CANCEL.replace("V-1", "V-2")], &["line 3 of ", "gives the order O-1 to another account"]);
     check_refused(&[STATE, &BEGIN.replace("SELL", "UP")], &["order_side is \"UP\"", "BUY, SELL"]);
     check_refused(&[STATE, &BEGIN.replace("A/B.C.V", "AB")], &["instrument_id is \"AB\"", "SYMBOL.VENUE"]);
+    // The part that is too long is the one that is named.
+    let account = |name: &str| STATE.replace("V-1", name);
+    let (long, longer) = ("V".repeat(25), "1".repeat(47));
+    check_refused(&[&account(&format!("{long}-12"))], &["venue of account_id", &format!("is \"{long}\""), "a name has 1 to 24 bytes"]);
+    check_refused(&[&account(&long)], &["venue of account_id", "a name has 1 to 24 bytes"]);
+    check_refused(&[&account(&format!("V-{longer}"))], &["line 1 of ", "account_id is \"V-1", "a name has 1 to 48 bytes"]);
+    check_refused(&[&account("-1")], &["venue of account_id", "is \"\"", "a name has 1 to 24 bytes"]);
+}
+
+#[test]
+fn a_file_of_nothing_is_refused() {
+    check_refused(&[], &[" is empty; there is no event of an account in it: copy the file again, or leave it out"]);
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("x.jsonl.gz");
+    let nothing = flate2::write::GzEncoder::new(Vec::new(), flate2::Compression::default()).finish().unwrap();
+    std::fs::write(&path, nothing).unwrap();
+    assert!(AccountFeed::open(&path).unwrap_err().to_string().contains(" is empty; there is no event"));
+}
+
+#[test]
+fn orders_are_remembered_up_to_a_limit() {
+    let other = |line: &str| line.replace("O-1", "O-2");
+    let error = |lines: &[&str], orders_max| {
+        let (_folder, path) = file(lines);
+        AccountFeed::of_at_most(orders_max, &path).err().map(|error| error.to_string()).unwrap_or_default()
+    };
+    // By the account that a line names, and as orders that live.
+    for lines in [[BEGIN, SUBMIT, &other(BEGIN), &other(SUBMIT)], [STATE, BEGIN, "", &other(BEGIN)]] {
+        assert_eq!(error(&lines, 2), "");
+        let said = error(&lines, 1);
+        assert!(said.contains("line 4 of ") && said.contains("one order more than the 1 that are remembered; divide the file"), "{said}");
+    }
+    // What is over makes room.
+    assert_eq!(error(&[STATE, BEGIN, &CANCEL.replace(r#""account_id":"V-1","#, ""), &other(BEGIN)], 1), "");
 }
 
 #[test]

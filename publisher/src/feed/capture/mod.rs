@@ -15,6 +15,7 @@
 //! * A book is given only while it is known to be right. What breaks it (a hole in the venue's numbers, a checksum that does not agree)
 //!   becomes a `Gap` of that instrument, the end of a connection `VenueDisconnected`; the book goes on at its next snapshot.
 //! * What has no event (answers to requests, heartbeats) is counted; a message of an unknown type is an error. See [`FeedCounters`].
+//! * A file without a line is an error: whoever captured, or copied, has lost it.
 //! * `ts_recv` never steps back where a message had to wait for a snapshot: it is then the snapshot's.
 
 mod binance;
@@ -243,7 +244,7 @@ impl Reader {
 
     /// Reads one line, or the end; `false` from there on.
     fn step(&mut self, out: &mut Outlet) -> Result<bool, FeedError> {
-        while !self.lines.advance()? {
+        while !self.lines.advance_in("message of a venue")? {
             let Some(next) = self.files.get(self.file_index + 1) else {
                 if !std::mem::replace(&mut self.is_finished, true) {
                     self.decoder.finish(out)?;
