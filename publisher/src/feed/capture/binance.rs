@@ -293,6 +293,11 @@ impl Binance {
                 book.numbers.push_back(numbers);
                 &mut book.waiting
             }
+            Verdict::WaitAnew => {
+                book.give_up(out);
+                book.numbers.push_back(numbers);
+                &mut book.waiting
+            }
         };
         let bids = levels(need(data.bid, "b", line)?, instrument, line, &mut out.catalog, &mut into.levels)?;
         let asks = levels(need(data.ask, "a", line)?, instrument, line, &mut out.catalog, &mut into.levels)?;
@@ -415,12 +420,16 @@ impl Book {
         let (waiting, numbers) = (std::mem::take(&mut self.waiting), std::mem::take(&mut self.numbers));
         for (mut item, numbers) in waiting.items.into_iter().zip(numbers) {
             item.when.ts_recv = item.when.ts_recv.max(ts_recv);
-            match self.link.depth(numbers) {
+            // What the snapshot holds is not judged: it may be of another count, which ended while it waited.
+            let verdict = if self.link.is_held(numbers) { Verdict::Superseded } else { self.link.depth(numbers) };
+            match verdict {
                 Verdict::Apply => out.batch.push_from(&item, &waiting.levels),
                 Verdict::Superseded => out.counters.superseded += 1,
-                verdict => {
-                    if let Verdict::Gap { first, last } = verdict {
-                        out.gap(item.when, first, last);
+                Verdict::Gap { .. } | Verdict::Wait | Verdict::WaitAnew => {
+                    match verdict {
+                        Verdict::Gap { first, last } => out.gap(item.when, first, last),
+                        Verdict::WaitAnew => self.give_up(out),
+                        _ => {}
                     }
                     self.waiting.push_from(&item, &waiting.levels);
                     self.numbers.push_back(numbers);

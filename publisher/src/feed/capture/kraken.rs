@@ -29,6 +29,8 @@ const KNOWN: &str = "book-N and trade, and the events heartbeat, pong, systemSta
 const DAMAGED: &str = "the line is damaged, or of another format: copy the file again";
 /// Levels of each side that a checksum covers.
 const CHECKSUM_LEVELS: usize = 10;
+/// Cells of a message: a channel, one of content at least, the name of what it is, and a pair.
+const CELLS_MIN: usize = 4;
 /// Decimals to which prices are compared.
 const KEY_DIGITS: usize = 18;
 
@@ -145,8 +147,10 @@ impl Kraken {
     fn message(&mut self, json: &str, ts_recv: u64, line: &Line<'_>, out: &mut Outlet) -> Result<(), FeedError> {
         let syntax = |error: serde_json::Error| line.syntax("Kraken", &error);
         let cells: Cells<&RawValue, 5> = serde_json::from_str(json).map_err(syntax)?;
-        let cell = |index| cells.get(index).ok_or_else(|| line.content(format!("has only {} cells", cells.count), DAMAGED));
-        let (name, pair) = (cell(cells.count.saturating_sub(2))?, cell(cells.count.saturating_sub(1))?);
+        let too_few = || line.content(format!("has only {} cells", cells.count), DAMAGED);
+        let content = 1..cells.count.checked_sub(2).filter(|_| cells.count >= CELLS_MIN).ok_or_else(too_few)?;
+        let cell = |index| cells.get(index).ok_or_else(too_few);
+        let (name, pair) = (cell(content.end)?, cell(content.end + 1)?);
         let name: &str = serde_json::from_str(name.get()).map_err(syntax)?;
         let pair: &str = serde_json::from_str(pair.get()).map_err(syntax)?;
         let when = When { instrument: Some(out.catalog.index(pair, line)?), ts_event: 0, ts_recv };
@@ -155,7 +159,7 @@ impl Kraken {
         }
         let depth = name.strip_prefix("book-").and_then(|depth| depth.parse().ok()).ok_or_else(|| line.unknown(name, KNOWN))?;
         let mut book = Book::default();
-        for index in 1..cells.count - 2 {
+        for index in content {
             let part: Book<'_> = serde_json::from_str(cell(index)?.get()).map_err(syntax)?;
             book = Book {
                 snapshot_asks: book.snapshot_asks.or(part.snapshot_asks),

@@ -2,7 +2,7 @@
 
 use super::{
     super::tests::{bind, describe},
-    link::{DepthLink, DepthNumbers, LinkRule, Verdict},
+    link::{DepthLink, DepthNumbers, KNOWN_IN_A_ROW_MAX, LinkRule, Verdict},
     *,
 };
 use std::{fs, io::Write as _};
@@ -178,6 +178,81 @@ fn links_of_both_markets() {
     assert!(link.snapshot(9, std::iter::empty()));
 }
 
+/// A number far too large was followed for ever: every later message was behind it, and nobody was told.
+#[test]
+fn numbers_that_fall_back_are_a_gap() {
+    let gap = |at: u64, first: u64, last: u64| {
+        format!("1 1000000/{at} Control(Control {{ code: 5, epoch: 0, sequence: {first}, last_sequence: {last}, reserved: 0 }})")
+    };
+    let begin = vec![trade(5), snapshot(3, 7)];
+    let taken = ["1 1000000/9 trade Sell 1025x10 id 5 seq 0", JOINED];
+    let small = |count: u64| (0..count).map(|at| depth(4, 8 + at, 8 + at, "10", "1.25"));
+    let delta = |recv: u64, at: u64| format!("1 1000000/{recv} delta [1000x125] [] seq {at}-{at}");
+    let check = |lines: Vec<String>, more: &[String], counters: FeedCounters| {
+        let expected: Vec<&str> = taken.into_iter().chain(more.iter().map(String::as_str)).collect();
+        check_events(BINANCE, &[begin.clone(), lines].concat(), &expected, counters);
+    };
+    let none = FeedCounters::default();
+    // The message that is far too large is applied; the next one shows that it was.
+    let large = depth(4, 8, u64::MAX, "10", "1.25");
+    let wide = format!("1 1000000/4 delta [1000x125] [] seq 8-{}", u64::MAX);
+    let lines = || [large.clone()].into_iter().chain(small(5));
+    let events = [wide.clone(), gap(4, u64::MAX, 7)];
+    check(lines().collect(), &events, FeedCounters { gaps: 1, unjoined: 5, ..none });
+    // A snapshot with a smaller number joins what waits.
+    let joined = JOINED.replace("0/3", "0/6").replace("7-7", "10-10");
+    let events = [&events[..], &[joined, delta(6, 11), delta(6, 12)]].concat();
+    check(lines().chain([snapshot(6, 10)]).collect(), &events, FeedCounters { gaps: 1, superseded: 3, ..none });
+    // So does one that comes before any message of the new count, where no mistake is possible.
+    let joined = JOINED.replace("0/3", "0/6").replace("7-7", "10-10");
+    let lines = vec![large, snapshot(6, 10), depth(6, 11, 11, "10", "1.25")];
+    check(lines, &[wide, joined, delta(6, 11)], none);
+    // A hole of that size: what waits behind it is given up as soon as the numbers are those of before.
+    let beyond = depth(4, 1 << 40, (1 << 40) + 1, "10", "1.25");
+    let lines = [beyond].into_iter().chain(small(3)).chain([snapshot(6, 9)]).collect();
+    let joined = JOINED.replace("0/3", "0/6").replace("7-7", "9-9");
+    check(lines, &[gap(4, 8, (1 << 40) - 1), joined, delta(6, 10)], FeedCounters { gaps: 1, unjoined: 1, superseded: 2, ..none });
+}
+
+/// A venue that counts anew from a small number: each message is near, so a row of them says it.
+#[test]
+fn a_row_of_known_messages_is_another_count() {
+    let numbers = |number: u64| DepthNumbers { first: number, last: number, previous: number - 1 };
+    for rule in [LinkRule::Spot, LinkRule::Futures] {
+        let link = || {
+            let mut link = DepthLink::new(rule);
+            assert!(link.snapshot(1000, std::iter::empty()));
+            assert_eq!(link.depth(DepthNumbers { first: 1000, last: 1001, previous: 999 }), Verdict::Apply);
+            link
+        };
+        let row = u64::from(KNOWN_IN_A_ROW_MAX);
+        // As long as something new comes between, messages may come twice, and in any number.
+        let mut twice = link();
+        for number in 1002..5000 {
+            assert_eq!(twice.depth(numbers(number)), Verdict::Apply);
+            (0..row).for_each(|back| assert_eq!(twice.depth(numbers(number - back)), Verdict::Superseded));
+        }
+        let mut anew = link();
+        (1..=row).for_each(|number| assert_eq!(anew.depth(numbers(number)), Verdict::Superseded));
+        assert!(!anew.snapshot(1000, std::iter::empty()), "a snapshot that is not newer");
+        assert_eq!(anew.depth(numbers(row + 1)), Verdict::Gap { first: 1002, last: row });
+        assert_eq!(anew.depth(numbers(row + 2)), Verdict::Wait);
+        assert!(anew.snapshot(row + 1, [numbers(row + 1), numbers(row + 2)].into_iter()));
+        assert_eq!((anew.depth(numbers(row + 1)), anew.depth(numbers(row + 2))).1, Verdict::Apply);
+        // The same among messages that wait.
+        let mut waiting = DepthLink::new(rule);
+        assert_eq!(waiting.depth(numbers(1000)), Verdict::Wait);
+        (1..=row).for_each(|number| assert_eq!(waiting.depth(numbers(number)), Verdict::Wait));
+        assert_eq!(waiting.depth(numbers(row + 1)), Verdict::WaitAnew);
+        assert_eq!(waiting.depth(numbers(row + 2)), Verdict::Wait);
+        // A snapshot that is ahead of the stream holds many, and not all there will ever be.
+        let mut ahead = DepthLink::new(rule);
+        assert!(ahead.snapshot(1 << 20, std::iter::empty()));
+        let held = (1u64..).take_while(|number| ahead.depth(numbers(*number)) == Verdict::Superseded).count();
+        assert_eq!(held, 1 << 16);
+    }
+}
+
 #[test]
 fn binance_messages_that_cannot_be_published_are_named() {
     let check = |line: &str, expected: &str| check_refused(BINANCE, &[trade(1), line.to_owned()], expected);
@@ -207,6 +282,27 @@ fn binance_messages_that_cannot_be_published_are_named() {
     let large = trade(1).replace("10.250", "9223372036854775807");
     check_refused(BINANCE, &[large, trade(2)], "line 1 of x: price is \"9223372036854775807\": does not fit 64 bits at a scale of 2");
     assert!(read_files(BINANCE, &[]).unwrap_err().to_string().contains("at least one file"));
+}
+
+#[test]
+fn a_capture_of_nothing_is_refused() {
+    let expected = |name: &str| format!("{name} is empty; there is no message of a venue in it: copy the file again, or leave it out");
+    for format in [BINANCE, KRAKEN, CaptureFormat::Coinbase, LEAN] {
+        for bytes in [vec![], gzip("")] {
+            assert_eq!(complaint(format, "x", bytes), expected("x"), "{format:?}");
+        }
+    }
+    assert_eq!(complaint(LEAN, "x.zip", zip(&[("20131007_spy_Trade_Tick.csv", "")])), expected("x.zip"));
+    // One of several, wherever it stands.
+    let folder = Folder::new();
+    let (whole, nothing) = (folder.file("whole", trade(1)), folder.file("nothing", ""));
+    for files in [[whole.clone(), nothing.clone()], [nothing, whole]] {
+        let error = read_files(BINANCE, &files).unwrap_err().to_string();
+        assert!(error.contains("nothing is empty; "), "{error}");
+    }
+    // Blank lines are lines.
+    let (events, counters) = read_files(BINANCE, &[folder.file("blank", "\n\n")]).unwrap();
+    assert_eq!((events.len(), counters.skipped), (0, 2));
 }
 
 #[test]
@@ -277,7 +373,11 @@ fn lines_of_cryptofeed_that_cannot_be_published_are_named() {
     check(r#"3: {"event":"x"}"#, "the unknown type \"x\"");
     check(r#"3: {"event":"subscriptionStatus","status":"error"}"#, "says that the venue refused a subscription");
     check("3: []", "line 2 of x has only 0 cells");
-    check("3: [1]", "line 2 of x is no message of Kraken");
+    check("3: [1]", "line 2 of x has only 1 cells");
+    // Once a number of cells below zero.
+    check(r#"3: ["book-10"]"#, "line 2 of x has only 1 cells; the line is damaged");
+    check(r#"3: [7,"trade","X/Y"]"#, "line 2 of x has only 3 cells");
+    check(r#"3: [1,[],2,"X/Y"]"#, "line 2 of x is no message of Kraken");
     check("3.1234567891: []", "received is \"3.1234567891\": 10 decimals, and the scale has 9");
     check("3 []", "line 2 of x is no line of a raw cryptofeed capture");
     check("hello", "line 2 of x is no line of a raw cryptofeed capture");
