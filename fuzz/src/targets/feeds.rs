@@ -1,7 +1,7 @@
 //! What venues and vendors sent, as files: every feed that reads one.
 
 use super::files::Files;
-use crate::{Input, Target};
+use crate::{Input, Mutator, Target};
 use dbn::{
     MetadataBuilder, Schema, TradeMsg,
     encode::{DbnEncoder, EncodeRecord},
@@ -9,7 +9,8 @@ use dbn::{
 use flate2::{Compression, write::GzEncoder};
 use std::{fs, io::Write, path::Path};
 use tapewire_publisher::feed::{
-    AccountFeed, CSV_HEADER, CaptureFeed, CaptureFormat, CsvFeed, DbnFeed, Feed, FeedError, FeedInstrument, InstrumentBinding, Suspicious,
+    AccountFeed, CSV_HEADER, CaptureFeed, CaptureFormat, CsvFeed, DbnFeed, Feed, FeedError, FeedInstrument, InstrumentBinding, LoopFeed,
+    Suspicious,
 };
 use tapewire_schemas::EventRef;
 use zerocopy::IntoBytes;
@@ -45,7 +46,55 @@ fn target(name: &'static str, file_name: &'static str, inputs_per_run: u64, seed
         assert_eq!(feed.event_count_hint(), Some(count), "the feed gave another number of events than it said");
         true
     };
-    Target { name, seeds, repair: |_, _| {}, inputs_per_run, decode: Box::new(decode) }
+    Target { name, seeds, repair: change_text, inputs_per_run, decode: Box::new(decode) }
+}
+
+/// Numbers at which sums and differences go wrong, as text.
+const EXTREMES: [&str; 8] =
+    ["0", "1", "4294967296", "9223372036854775807", "9223372036854775808", "18446744073709551614", "18446744073709551615", "-1"];
+
+/// Makes changes that single bytes seldom amount to: a number becomes an extreme one, an array loses values at its beginning or end.
+fn change_text(bytes: &mut Vec<u8>, mutator: &mut Mutator) {
+    if mutator.happens(1, 8) {
+        let from = mutator.below(bytes.len().max(1));
+        if let Some(begin) = (from..bytes.len()).find(|at| bytes[*at].is_ascii_digit()) {
+            let end = (begin..bytes.len()).find(|at| !bytes[*at].is_ascii_digit()).unwrap_or(bytes.len());
+            bytes.splice(begin..end, EXTREMES[mutator.below(EXTREMES.len())].bytes());
+        }
+    }
+    if mutator.happens(1, 8) {
+        let from = mutator.below(bytes.len().max(1));
+        if let Some(begin) = (from..bytes.len()).find(|at| bytes[*at] == b'[') {
+            let ends = values(&bytes[begin..]);
+            let whole = begin + 1..begin + ends[ends.len() - 1];
+            if whole.is_empty() {
+                return;
+            }
+            let (first, last) = (mutator.below(ends.len()), mutator.below(ends.len()));
+            let (first, last) = (begin + ends[first.min(last)], begin + ends[first.max(last)]);
+            let kept = bytes[(first + 1).min(last)..last].to_vec();
+            bytes.splice(whole, kept);
+        }
+    }
+}
+
+/// Where a text begins an array: its bracket, the comma behind each value, and its end.
+fn values(text: &[u8]) -> Vec<usize> {
+    let (mut ends, mut depth) = (vec![0], 0);
+    for (at, byte) in text.iter().enumerate() {
+        depth += match byte {
+            b'[' | b'{' => 1,
+            b']' | b'}' => -1,
+            _ => 0,
+        };
+        if depth == 0 || depth == 1 && *byte == b',' {
+            ends.push(at);
+        }
+        if depth <= 0 {
+            break;
+        }
+    }
+    ends
 }
 
 /// Lines, with every cell and value of them a place of interest; and the same as gzip.
@@ -75,6 +124,12 @@ pub(super) fn csv() -> Target {
     target("csv", "capture.csv", 60_000, lines(&format!("{CSV_HEADER}{ROWS}")), |path| Ok(Box::new(CsvFeed::open(path)?)))
 }
 
+/// `LoopFeed`: times, ids and sequences of a pass, moved by its length.
+pub(super) fn loops() -> Target {
+    let open: Open = |path| Ok(Box::new(LoopFeed::new(Box::new(CsvFeed::open(path)?), 3)?));
+    target("loops", "capture.csv", 40_000, lines(&format!("{CSV_HEADER}{ROWS}")), open)
+}
+
 const BINANCE: &str = r#"1 {"stream":"ab@trade","data":{"e":"trade","E":2,"s":"AB","t":5,"p":"10.250","q":"0.1","T":1,"m":true,"M":true}}
 2 {"stream":"ab@depth","data":{"e":"depthUpdate","E":1,"s":"AB","U":6,"u":8,"b":[["9","1"]],"a":[]}}
 3 {"lastUpdateId":7,"bids":[["10.5","2"]],"asks":[["11","3.25"]]}
@@ -102,6 +157,7 @@ pub(super) fn binance() -> Target {
 
 /// `CaptureFeed`, Kraken: books with checksums.
 pub(super) fn kraken() -> Target {
+    // Of the last line every cell but one may go: what is left is still the name of a book.
     let crc = crc32fast::hash(b"500550050005004999100");
     let text = format!(
         r#"wss://x <-> 1.5
@@ -112,6 +168,7 @@ pub(super) fn kraken() -> Target {
 4: [7,{{"as":[["0.05005","0.00000500","1.5"]],"bs":[]}},"book-2","X/Y"]
 wss://x <-> 4.5
 5: [9,[["0.05","1.5","4.000001","s","l",""],["0.06","1","4.5","b","m",""]],"trade","X/Y"]
+6: [7,{{"as":[],"bs":[]}},"book-10","book-10"]
 "#
     );
     target("kraken", "capture", 40_000, lines(&text), |path| capture(CaptureFormat::Kraken, path))

@@ -24,6 +24,7 @@ pub fn targets() -> Vec<Target> {
         files::cursor(),
         text::decimal(),
         feeds::csv(),
+        feeds::loops(),
         feeds::binance(),
         feeds::kraken(),
         feeds::coinbase(),

@@ -47,6 +47,7 @@ decoders!(
     cursor,
     decimal,
     csv,
+    loops,
     binance,
     kraken,
     coinbase,
