@@ -276,6 +276,7 @@ fn live_json(it: &LiveCounters) -> serde_json::Value {
         "bytes": it.bytes, "gaps": it.feed.gaps, "resyncs": it.resyncs, "superseded": it.feed.superseded, "unjoined": it.feed.unjoined,
         "request_failures": it.request_failures, "stale_snapshots": it.stale_snapshots, "pings_received": it.pings_received,
         "pings_sent": it.pings_sent, "silences": it.silences, "malformed": it.malformed, "oversized": it.oversized, "unknown": it.unknown,
-        "duplicate_trades": it.duplicate_trades, "missing_trades": it.missing_trades, "queue_stalls": it.queue_stalls,
+        "duplicate_trades": it.duplicate_trades, "old_trades": it.old_trades, "trade_restarts": it.trade_restarts,
+        "implausible_times": it.implausible_times, "missing_trades": it.missing_trades, "queue_stalls": it.queue_stalls,
     })
 }

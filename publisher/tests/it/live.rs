@@ -264,6 +264,30 @@ fn what_comes_twice_or_late_is_published_once() {
     assert_eq!((seen.gaps.len(), counters.duplicate_trades, counters.missing_trades, seen.disconnects), (1, 0, 0, 0));
 }
 
+/// A number far too large, once, made every later message of that book, and every later trade, look like one of before.
+#[test]
+fn numbers_that_fall_back_lose_nothing_silently() {
+    for markets in [one(), vec![Market::generated("BTCUSDT", 3).futures()]] {
+        let is_spot = !markets[0].is_futures;
+        // Messages of spot and futures differ: the far ones are those of spot.
+        let far = if is_spot { vec![Act::Far, Act::Joined(2), Act::Send(100)] } else { vec![] };
+        let begin = vec![Act::Joined(1), Act::Send(20)];
+        let anew = vec![Act::Anew, Act::Joined(2 + u64::from(is_spot)), Act::Send(100), Act::Finish];
+        let (seen, counters) = check(markets, vec![[begin, far, anew].concat()], vec![], "");
+        assert_eq!((seen.disconnects, counters.connects), (0, 1), "{counters:?}");
+        assert_eq!((seen.gaps.len(), seen.snapshots), (1 + usize::from(is_spot), 2 + u64::from(is_spot)), "{counters:?}");
+        assert_eq!((counters.missing_trades, counters.old_trades, counters.duplicate_trades), (0, 0, 0), "{counters:?}");
+        assert!(counters.feed.superseded >= 64, "{counters:?}");
+    }
+}
+
+/// A byte now and then is no life: what does not come whole within the silence is given up, and a pause is heard meanwhile.
+#[test]
+fn a_message_that_never_ends_is_given_up() {
+    let (seen, counters) = check(one(), vec![until(1, Act::Trickle), last(2)], vec![], "ping_after_ms=60&silence_max_ms=1500");
+    assert_eq!((seen.disconnects, counters.silences, counters.connects), (1, 1, 2), "{counters:?}");
+}
+
 #[test]
 fn a_silent_venue_is_asked_and_a_dead_one_given_up() {
     let patient = "ping_after_ms=60&silence_max_ms=20000";

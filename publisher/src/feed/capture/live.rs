@@ -12,6 +12,9 @@ use super::{
 use std::path::{Path, PathBuf};
 use tapewire_schemas::Event;
 
+/// So far a venue's clock may be ahead of ours: a day. One time in the far future would make every later search by time read from there on.
+const AHEAD_NS_MAX: u64 = 24 * 60 * 60 * 1_000_000_000;
+
 /// Decoded events on their way from one thread to the other.
 #[derive(Debug, Default)]
 pub(in crate::feed) struct LiveBatch(Batch);
@@ -34,6 +37,7 @@ pub(in crate::feed) struct LiveDecoder {
     out: Outlet,
     source: PathBuf,
     message_count: u64,
+    implausible_times: u64,
 }
 
 impl LiveDecoder {
@@ -45,7 +49,7 @@ impl LiveDecoder {
         source: &str,
     ) -> Result<Self, FeedError> {
         let source = PathBuf::from(source);
-        Ok(Self { binance: Binance::of(market), out: outlet(symbols, bindings, &source)?, source, message_count: 0 })
+        Ok(Self { binance: Binance::of(market), out: outlet(symbols, bindings, &source)?, source, message_count: 0, implausible_times: 0 })
     }
 
     /// Takes a message of the stream.
@@ -89,8 +93,15 @@ impl LiveDecoder {
         self.out.batch.items.pop_back();
     }
 
-    /// Everything decoded since the last call, in `spare`'s memory next time.
+    /// Everything decoded since the last call, in `spare`'s memory next time. A venue's time that lies further ahead than
+    /// [`AHEAD_NS_MAX`] is none.
     pub(in crate::feed) fn take(&mut self, spare: LiveBatch) -> LiveBatch {
+        for item in &mut self.out.batch.items {
+            if item.when.ts_event > item.when.ts_recv.saturating_add(AHEAD_NS_MAX) {
+                item.when.ts_event = 0;
+                self.implausible_times += 1;
+            }
+        }
         LiveBatch(std::mem::replace(&mut self.out.batch, spare.0))
     }
 
@@ -101,6 +112,11 @@ impl LiveDecoder {
 
     pub(in crate::feed) fn counters(&self) -> FeedCounters {
         self.out.counters
+    }
+
+    /// Times of the venue that were taken for none.
+    pub(in crate::feed) fn implausible_times(&self) -> u64 {
+        self.implausible_times
     }
 }
 

@@ -37,6 +37,12 @@ pub struct LiveCounters {
     pub unknown: u64,
     /// Trades that had been received before.
     pub duplicate_trades: u64,
+    /// Trades older than those whose ids are remembered, dropped: known, or new where the venue has begun to count anew.
+    pub old_trades: u64,
+    /// Times that the ids of trades went on somewhere else: the venue counts anew.
+    pub trade_restarts: u64,
+    /// Times of venues more than a day after reception, each taken for none.
+    pub implausible_times: u64,
     /// Trades that the ids of others say are missing: lost, or sent while there was no connection.
     pub missing_trades: u64,
     /// Times that the queue to the sequencer was full, so that reading stopped.

@@ -129,7 +129,7 @@ impl Running {
             None => match self.batches.try_recv() {
                 Ok(handover) => handover,
                 Err(TryRecvError::Empty) => return Ok(false),
-                Err(TryRecvError::Disconnected) => return Err(died()),
+                Err(TryRecvError::Disconnected) => return Err(died("reads it")),
             },
         };
         let spent = self.events.refill(handover?);
@@ -140,8 +140,8 @@ impl Running {
 }
 
 #[cold]
-fn died() -> FeedError {
-    let problem = "was being read by a thread that died".to_owned();
+fn died(work: &str) -> FeedError {
+    let problem = format!("has lost the thread that {work}: it died");
     FeedError::Venue { url: "the venue".to_owned(), problem, remedy: "start again, and report the panic that was printed" }
 }
 
@@ -176,7 +176,7 @@ impl Feed for LiveFeed {
             running.waiting = match running.batches.recv_timeout(at_most) {
                 Ok(handover) => Some(handover),
                 Err(RecvTimeoutError::Timeout) => None,
-                Err(RecvTimeoutError::Disconnected) => Some(Err(died())),
+                Err(RecvTimeoutError::Disconnected) => Some(Err(died("reads it"))),
             };
         }
         true

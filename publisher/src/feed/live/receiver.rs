@@ -4,10 +4,11 @@ use super::{
     Handover, LiveSettings,
     backoff::Backoff,
     counters::SharedCounters,
+    died,
     link::{Stop, pause},
     rest::Rest,
-    seen::SeenTrades,
-    snapshots::{Snapshots, spawn},
+    seen::{SeenTrades, Sort},
+    snapshots::{Gone, Snapshots, spawn},
     socket::{Incoming, Socket},
 };
 use crate::feed::{
@@ -35,6 +36,8 @@ enum End {
     Lost(String),
     /// A number does not fit its scale: either it is wrong, or the venue has finer decimals than it said.
     Misfit(FeedError),
+    /// The thread that asks for snapshots is gone: no book would ever be whole again.
+    NoSnapshots,
 }
 
 /// The receiving side of a feed.
@@ -75,6 +78,11 @@ impl Receiver {
     /// Starts the threads.
     pub(super) fn start(self, counters: SharedCounters, stop: Stop) -> Result<(), FeedError> {
         let snapshots = Snapshots::start(&self.settings, counters.clone(), stop.clone())?;
+        self.start_with(snapshots, counters, stop)
+    }
+
+    /// Starts the thread that receives, beside one that asks for snapshots.
+    pub(super) fn start_with(self, snapshots: Snapshots, counters: SharedCounters, stop: Stop) -> Result<(), FeedError> {
         let work = Work { receiver: self, snapshots, counters, stop };
         spawn("tw-feed", move || work.run())
     }
@@ -124,6 +132,11 @@ impl Work {
         match (end, delivered) {
             (End::Stopped, _) | (_, Err(_)) => None,
             (End::Lost(reason), Ok(())) => Some(reason),
+            (End::NoSnapshots, Ok(())) => {
+                // Where nobody takes it, nobody needs it.
+                drop(self.receiver.batches.send(Err(died("asks it for snapshots"))));
+                None
+            }
             (End::Misfit(error), Ok(())) => match self.changed_scales() {
                 Some(changed) => {
                     // Where nobody takes it, nobody needs it.
@@ -145,7 +158,7 @@ impl Work {
             if self.stop.is_raised() {
                 return Err(End::Stopped);
             }
-            self.take_snapshots();
+            self.take_snapshots()?;
             let incoming = socket.read();
             let ts_recv = self.receiver.clock.now_ns();
             if matches!(incoming, Incoming::Nothing) {
@@ -218,21 +231,29 @@ impl Work {
         }
     }
 
-    /// Takes the trade back that came last, where it came before.
+    /// Takes the trade back that came last, where it came before, or is too old to know.
     fn note_trade(&mut self) {
         let Some((instrument, id)) = self.receiver.decoder.last_trade() else { return };
         let seen = &mut self.receiver.seen[instrument];
-        let missing = seen.missing();
-        let is_new = seen.insert(id);
-        let now_missing = seen.missing();
-        if !is_new {
+        let (missing, restarts) = (seen.missing(), seen.restarts());
+        let sort = seen.insert(id);
+        let (now_missing, has_restarted) = (seen.missing(), seen.restarts() > restarts);
+        if sort != Sort::New {
             self.receiver.decoder.drop_last();
-            self.counters.update(|it| it.duplicate_trades += 1);
-        } else if now_missing != missing {
-            self.counters.update(|it| it.missing_trades = it.missing_trades + now_missing - missing);
-            if now_missing > missing {
-                tracing::warn!(missing = now_missing - missing, before = id, "trades are missing");
-            }
+        }
+        if sort == Sort::New && now_missing == missing && !has_restarted {
+            return;
+        }
+        self.counters.update(|it| {
+            it.duplicate_trades += u64::from(sort == Sort::Known);
+            it.old_trades += u64::from(sort == Sort::Old);
+            it.trade_restarts += u64::from(has_restarted);
+            it.missing_trades = it.missing_trades.saturating_add(now_missing).saturating_sub(missing);
+        });
+        if has_restarted {
+            tracing::warn!(at = id, "the venue's trades have other ids than before: they go on there");
+        } else if now_missing > missing {
+            tracing::warn!(missing = now_missing - missing, before = id, "trades are missing");
         }
     }
 
@@ -244,8 +265,8 @@ impl Work {
         }
     }
 
-    fn take_snapshots(&mut self) {
-        while let Some(reply) = self.snapshots.take() {
+    fn take_snapshots(&mut self) -> Result<(), End> {
+        while let Some(reply) = self.snapshots.take().map_err(|Gone| End::NoSnapshots)? {
             // After a new connection nothing may wait for it: it would join what nobody knows.
             if !self.receiver.decoder.is_waiting(reply.instrument) {
                 continue;
@@ -261,12 +282,14 @@ impl Work {
             }
             self.want_snapshots();
         }
+        Ok(())
     }
 
     /// Hands over what was decoded. A full queue makes it wait, and nothing is read meanwhile.
     fn deliver(&mut self) -> Result<(), End> {
         let feed = self.receiver.decoder.counters();
-        self.counters.update(|it| it.feed = feed);
+        let implausible_times = self.receiver.decoder.implausible_times();
+        self.counters.update(|it| (it.feed, it.implausible_times) = (feed, implausible_times));
         if !self.receiver.decoder.has_events() {
             return Ok(());
         }

@@ -5,6 +5,7 @@ use crate::feed::{FeedError, FeedInstrument};
 use serde::Deserialize;
 use std::time::{Duration, Instant};
 use tapewire_schemas::{Scale, significant_decimals};
+use tapewire_stdx::clock::Clock;
 
 /// The longest answer that is read: all futures in one `exchangeInfo` are about two of these MiB.
 const ANSWER_BYTES_MAX: u64 = 32 << 20;
@@ -72,8 +73,7 @@ impl Rest {
         if status == 200 {
             return response.body_mut().with_config().limit(ANSWER_BYTES_MAX).read_to_string().map_err(passing);
         }
-        let header = response.headers().get("retry-after").and_then(|value| value.to_str().ok());
-        let retry_after = retry_after(header);
+        let retry_after = retry_after(|name| response.headers().get(name)?.to_str().ok());
         // What it says about itself is worth reading, and short.
         let reason = response.body_mut().with_config().limit(1024).read_to_string().unwrap_or_default();
         let is_passing = matches!(status, 408 | 418 | 429 | 500..);
@@ -164,8 +164,19 @@ impl Rest {
     }
 }
 
-/// Seconds of a `Retry-After` header; a date, which no venue here sends, is not understood.
-pub(super) fn retry_after(header: Option<&str>) -> Option<Duration> {
-    let seconds = header?.trim().parse().ok()?;
-    Some(Duration::from_secs(seconds).min(RETRY_AFTER_MAX))
+/// How long a response asks to be left alone, by its `Retry-After`: seconds, or a date, which counts from the response's own `Date`, or else
+/// from now.
+pub(super) fn retry_after<'a>(header: impl Fn(&'static str) -> Option<&'a str>) -> Option<Duration> {
+    let date = |text: &str| jiff::fmt::rfc2822::DateTimeParser::new().parse_timestamp(text.trim()).ok();
+    let text = header("retry-after")?;
+    let asked = match text.trim().parse() {
+        Ok(seconds) => Duration::from_secs(seconds),
+        Err(_) => {
+            let until = date(text)?.as_nanosecond();
+            let now_ns = || i128::from(Clock::new().now_ns());
+            let from = header("date").and_then(date).map_or_else(now_ns, |date| date.as_nanosecond());
+            Duration::from_nanos(u64::try_from(until.saturating_sub(from).max(0)).unwrap_or(u64::MAX))
+        }
+    };
+    Some(asked.min(RETRY_AFTER_MAX))
 }

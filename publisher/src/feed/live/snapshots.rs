@@ -9,7 +9,7 @@ use super::{
 };
 use crate::feed::FeedError;
 use std::{
-    sync::mpsc::{Receiver, RecvTimeoutError, SyncSender, sync_channel},
+    sync::mpsc::{Receiver, RecvTimeoutError, SyncSender, TryRecvError, sync_channel},
     thread,
     time::Instant,
 };
@@ -55,18 +55,27 @@ impl Snapshots {
     /// Asks for a snapshot, unless one was asked for.
     pub(super) fn request(&mut self, instrument: usize) {
         if !self.is_requested[instrument] {
-            // There is room for one request of each instrument; where the thread died, replies say so.
+            // There is room for one request of each instrument; where the thread died, [`Self::take`] says so.
             self.is_requested[instrument] = self.requests.try_send(instrument).is_ok();
         }
     }
 
-    /// A snapshot that has come.
-    pub(super) fn take(&mut self) -> Option<SnapshotReply> {
-        let reply = self.replies.try_recv().ok()?;
-        self.is_requested[reply.instrument] = false;
-        Some(reply)
+    /// A snapshot that has come, if one has; [`Gone`] where none will come any more.
+    pub(super) fn take(&mut self) -> Result<Option<SnapshotReply>, Gone> {
+        match self.replies.try_recv() {
+            Ok(reply) => {
+                self.is_requested[reply.instrument] = false;
+                Ok(Some(reply))
+            }
+            Err(TryRecvError::Empty) => Ok(None),
+            Err(TryRecvError::Disconnected) => Err(Gone),
+        }
     }
 }
+
+/// The thread that asks for snapshots has ended.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Gone;
 
 /// Starts a thread of a feed.
 pub(super) fn spawn(name: &'static str, body: impl FnOnce() + Send + 'static) -> Result<(), FeedError> {

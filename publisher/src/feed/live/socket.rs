@@ -1,4 +1,8 @@
 //! One connection: TCP, TLS where the address says so, WebSocket. Every call returns within [`LOOK_INTERVAL`], or its own timeout.
+//!
+//! The layers above TCP read until they have something whole, however long that takes: a venue that sends a byte now and then would keep
+//! them inside one call. So reading has turns: a [`Turns`] says that nothing is there once the time of a turn is over, and each layer goes on
+//! in the next one where it stopped.
 
 use super::{
     LiveSettings,
@@ -67,6 +71,7 @@ impl Socket {
         let tcp = open_tcp(&host, port, deadline)?;
         let timeouts = tcp.set_read_timeout(Some(LOOK_INTERVAL)).and_then(|()| tcp.set_write_timeout(Some(settings.connect_timeout)));
         timeouts.and_then(|()| tcp.set_nodelay(true)).map_err(|error| format!("the connection cannot be set up: {error}"))?;
+        let tcp = Turns { tcp, end: None };
         let stream = if is_secure { secure(settings, &host, tcp)? } else { Stream::Plain(tcp) };
         let config = WebSocketConfig::default()
             .max_message_size(Some(settings.message_bytes_max))
@@ -74,11 +79,11 @@ impl Socket {
             .max_write_buffer_size(WRITE_BYTES_MAX);
         let mut shaken = client_with_config(uri, stream, Some(config));
         loop {
-            let unfinished = match shaken {
+            let mut unfinished = match shaken {
                 Ok((socket, _)) => return Ok(Self { socket }),
                 Err(HandshakeError::Failure(Error::Http(response))) => {
-                    let header = response.headers().get("retry-after").and_then(|value| value.to_str().ok());
-                    return Err(ConnectFailure { what: format!("status {}", response.status()), retry_after: retry_after(header) });
+                    let retry_after = retry_after(|name| response.headers().get(name)?.to_str().ok());
+                    return Err(ConnectFailure { what: format!("status {}", response.status()), retry_after });
                 }
                 Err(HandshakeError::Failure(error)) => return Err(error.to_string().into()),
                 Err(HandshakeError::Interrupted(unfinished)) => unfinished,
@@ -86,12 +91,14 @@ impl Socket {
             if stop.is_raised() || Instant::now() >= deadline {
                 return Err("the handshake takes too long".to_owned().into());
             }
+            unfinished.get_mut().get_mut().begin_turn();
             shaken = unfinished.handshake();
         }
     }
 
     /// Looks for a message.
     pub(super) fn read(&mut self) -> Incoming {
+        self.socket.get_mut().begin_turn();
         match self.socket.read() {
             Ok(Message::Text(text)) => Incoming::Text(text),
             Ok(Message::Binary(_) | Message::Frame(_)) => Incoming::Binary,
@@ -141,21 +148,62 @@ fn open_tcp(host: &str, port: u16, deadline: Instant) -> Result<TcpStream, Conne
     Err(what.into())
 }
 
+/// A TCP connection that is read in turns.
+#[derive(Debug)]
+pub(super) struct Turns {
+    tcp: TcpStream,
+    /// When the turn ends; `None` before its first read, which is always made.
+    end: Option<Instant>,
+}
+
+impl Read for Turns {
+    fn read(&mut self, into: &mut [u8]) -> io::Result<usize> {
+        match self.end {
+            None => self.end = Some(Instant::now() + LOOK_INTERVAL),
+            Some(end) if Instant::now() >= end => return Err(io::ErrorKind::WouldBlock.into()),
+            Some(_) => {}
+        }
+        self.tcp.read(into)
+    }
+}
+
+impl Write for Turns {
+    fn write(&mut self, from: &[u8]) -> io::Result<usize> {
+        self.tcp.write(from)
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        self.tcp.flush()
+    }
+}
+
 /// A byte stream, secured or not.
 enum Stream {
-    Plain(TcpStream),
+    Plain(Turns),
     #[cfg(feature = "tls")]
     Tls(Box<super::tls::TlsStream>),
 }
 
 #[cfg(feature = "tls")]
-fn secure(settings: &LiveSettings, host: &str, tcp: TcpStream) -> Result<Stream, ConnectFailure> {
+fn secure(settings: &LiveSettings, host: &str, tcp: Turns) -> Result<Stream, ConnectFailure> {
     Ok(Stream::Tls(Box::new(super::tls::secure(settings, host, tcp)?)))
 }
 
 #[cfg(not(feature = "tls"))]
-fn secure(_settings: &LiveSettings, host: &str, _tcp: TcpStream) -> Result<Stream, ConnectFailure> {
+fn secure(_settings: &LiveSettings, host: &str, _tcp: Turns) -> Result<Stream, ConnectFailure> {
     Err(format!("{host}: this program was built without the feature tls").into())
+}
+
+impl Stream {
+    /// Reading may take as long as one look from here.
+    fn begin_turn(&mut self) {
+        let turns = match self {
+            Self::Plain(stream) => stream,
+            #[cfg(feature = "tls")]
+            Self::Tls(stream) => &mut stream.sock,
+        };
+        turns.end = None;
+    }
 }
 
 impl Read for Stream {

@@ -1,12 +1,12 @@
 //! Whom to trust.
 
-use super::LiveSettings;
+use super::{LiveSettings, socket::Turns};
 use crate::feed::FeedError;
 use rustls::pki_types::{CertificateDer, ServerName, pem::PemObject};
-use std::{net::TcpStream, path::Path, sync::Arc};
+use std::{path::Path, sync::Arc};
 
 /// A secured byte stream.
-pub(super) type TlsStream = rustls::StreamOwned<rustls::ClientConnection, TcpStream>;
+pub(super) type TlsStream = rustls::StreamOwned<rustls::ClientConnection, Turns>;
 
 /// The certificates of a file.
 fn certificates(path: &Path) -> Result<Vec<CertificateDer<'static>>, FeedError> {
@@ -34,7 +34,7 @@ pub(super) fn http_config(settings: &LiveSettings) -> Result<ureq::tls::TlsConfi
 }
 
 /// For streams: TLS over a connection. Its handshake takes place as bytes are read and written.
-pub(super) fn secure(settings: &LiveSettings, host: &str, tcp: TcpStream) -> Result<TlsStream, String> {
+pub(super) fn secure(settings: &LiveSettings, host: &str, tcp: Turns) -> Result<TlsStream, String> {
     let name = ServerName::try_from(host.to_owned()).map_err(|error| format!("{host}: {error}"))?;
     let mut roots = rustls::RootCertStore::empty();
     match &settings.ca_file {

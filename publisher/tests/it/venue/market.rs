@@ -103,6 +103,11 @@ impl Market {
         (0..5).for_each(|_| drop(self.depth()));
     }
 
+    /// The numbers of updates begin again.
+    pub fn count_anew(&mut self) {
+        self.number = 10;
+    }
+
     /// The next message, and the id of the trade where it is one.
     pub fn advance(&mut self) -> (String, Option<u64>) {
         let is_trade = match self.recorded.front() {

@@ -6,6 +6,7 @@ use std::{
     net::{Shutdown, TcpListener, TcpStream},
     time::{Duration, Instant},
 };
+use tapewire_stdx::wait::Wait;
 use tungstenite::{
     Bytes, Message, WebSocket, accept,
     protocol::{
@@ -48,6 +49,12 @@ pub enum Act {
     Binary,
     /// A frame of which only the head ever comes: it says that a terabyte follows. Ends the session.
     Huge,
+    /// A depth message and a trade with the largest numbers there are. The book of the message is nobody's.
+    Far,
+    /// The first market counts its updates anew.
+    Anew,
+    /// A message that never ends, byte after byte, until the client goes. Ends the session.
+    Trickle,
     /// Half of a frame. Ends the session.
     Half,
     /// Nothing any more, whatever the client says, until it goes. Ends the session.
@@ -130,6 +137,21 @@ fn perform(act: &Act, socket: &mut Socket, shared: &Shared) {
             raw(socket, &[0x81, 127, 0, 0, 1, 0, 0, 0, 0, 0]);
             wait_for_end(socket);
         }
+        Act::Far => {
+            let symbol = shared.state().markets[0].symbol.clone();
+            send(socket, far(&symbol, &format!(r#""e":"depthUpdate","E":1,"U":1,"u":{},"b":[["1","1"]],"a":[]"#, u64::MAX)));
+            let text = far(&symbol, &format!(r#""e":"trade","E":1,"t":{},"p":"1.00","q":"1.00","m":true"#, u64::MAX));
+            shared.state().trades.push((symbol, u64::MAX));
+            send(socket, text);
+        }
+        Act::Anew => shared.state().markets[0].count_anew(),
+        Act::Trickle => {
+            // Text, unmasked, a length of 64 bits: half a mebibyte.
+            raw(socket, &[0x81, 127, 0, 0, 0, 0, 0, 8, 0, 0]);
+            while socket.get_mut().write_all(b" ").is_ok() {
+                Wait::Sleep(Duration::from_millis(1)).once();
+            }
+        }
         Act::Half => {
             raw(socket, &[0x81, 126, 0x10, 0, b'{', b'"']);
             socket.get_mut().shutdown(Shutdown::Both).unwrap();
@@ -148,6 +170,10 @@ fn perform(act: &Act, socket: &mut Socket, shared: &Shared) {
             while socket.read().is_ok() {}
         }
     }
+}
+
+fn far(symbol: &str, data: &str) -> String {
+    format!(r#"{{"stream":"{}@depth","data":{{"s":"{symbol}",{data}}}}}"#, symbol.to_lowercase())
 }
 
 fn send(socket: &mut Socket, text: String) {
