@@ -43,8 +43,8 @@ pub(super) enum Verdict {
     Apply,
     /// All of it is known: it was in the snapshot, or came before.
     Superseded,
-    /// Updates from `first` to `last` are missing before it; it waits for a snapshot. Where numbers overlap instead of leaving a hole,
-    /// `last` is below `first`.
+    /// Updates from `first` to `last` are missing before it; it waits for a snapshot. Where numbers overlap or fall back instead of leaving a
+    /// hole, `last` is below `first`.
     Gap { first: u64, last: u64 },
     /// There is no book yet; it waits for a snapshot.
     Wait,

@@ -9,7 +9,8 @@
 //! * **Books are right or said to be stale.** Depth messages wait until a REST snapshot joins them by the venue's official rule. A hole
 //!   in the venue's numbers becomes a `Gap` with those numbers, the end of a connection `VenueDisconnected`; the book is stale until its
 //!   next snapshot, which is asked for at once, and after a gap without a new connection.
-//! * **Nothing twice.** Depth messages that are known are dropped by number, trades by id, and counted.
+//! * **Nothing twice, nothing lost by a number.** Depth messages that are known are dropped by number, trades by id, and counted. Numbers
+//!   that fall back, as where a venue counts anew, make a `Gap`; ids of trades go on where the venue does.
 //! * **The venue is not hammered.** Connections and snapshots are tried again after pauses that double, with seeded jitter, up to a
 //!   maximum; `Retry-After` of a 429, 418 or 5xx is obeyed, for every request.
 //! * **Bounded.** A message, the queue, the messages that wait for a snapshot: each has a maximum. A full queue makes the receiver stop
