@@ -34,6 +34,19 @@ fn feed(venue: &Venue, rest: &str) -> String {
     format!("live:binance-spot?symbols={symbols}&ws={ws}&rest={http}&backoff_min_ms=1&backoff_max_ms=20&message_bytes_max=65536&{rest}")
 }
 
+/// What each thread of a process does: name, state, the call it is in, and where in the kernel it waits.
+fn threads_of(pid: u32) -> String {
+    let tasks = std::fs::read_dir(format!("/proc/{pid}/task")).into_iter().flatten().flatten();
+    let read = |task: &std::path::Path, name: &str| std::fs::read_to_string(task.join(name)).unwrap_or_default().trim().to_owned();
+    let lines = tasks.map(|task| {
+        let status = read(&task.path(), "status");
+        let state = status.lines().find(|line| line.starts_with("State")).unwrap_or_default().to_owned();
+        let [name, call, place] = ["comm", "syscall", "wchan"].map(|file| read(&task.path(), file));
+        format!("{name}: {state}, in {call} at {place}\n")
+    });
+    lines.collect()
+}
+
 /// The last line of a reader that names a trade.
 fn last_trades(lines: &str, venue: &Venue) -> bool {
     SYMBOLS.iter().all(|symbol| venue.trades(symbol).last().is_some_and(|id| lines.contains(&format!("\"trade_id\":{id},"))))
@@ -53,7 +66,7 @@ fn a_live_feed_through_every_tier() {
         let live = publisher.progress().unwrap_or_default()["live"].clone();
         venue.tell_joined(live["resyncs"].as_u64().unwrap_or(0));
         let is_well = publisher.is_alive() && Instant::now() < deadline;
-        assert!(is_well, "the venue's script does not end: {live}\n{}", publisher.stderr());
+        assert!(is_well, "the venue's script does not end: {live}\n{}{}", publisher.stderr(), threads_of(publisher.pid()));
         Wait::Sleep(Duration::from_millis(1)).once();
     }
     // The venue is silent now, and its connection open.

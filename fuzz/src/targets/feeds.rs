@@ -224,7 +224,6 @@ pub(super) fn databento() -> Target {
         let trade = TradeMsg { hd, price: 3_720_250_000_000, size: 5, sequence, ..TradeMsg::default() };
         encoder.encode_record(&trade).expect("memory takes it");
     }
-    drop(encoder);
     let records_at = 8 + u32::from_le_bytes([bytes[4], bytes[5], bytes[6], bytes[7]]) as usize;
     let marks = (0..records_at).step_by(32).chain((records_at..bytes.len()).step_by(16)).collect();
     target("databento", "x.dbn", 60_000, vec![Input { bytes, marks }], |path| Ok(Box::new(DbnFeed::open(path)?)))
