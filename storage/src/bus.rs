@@ -78,7 +78,7 @@ impl Bus {
         disk.create_dir_all(directory).map_err(StorageError::io("create", directory))?;
         // Two processes may come at once: the lock decides who makes the identity.
         let lock_path = directory.join("bus.lock");
-        let lock = disk.open(&lock_path, Access::Create).map_err(StorageError::io("create", &lock_path))?;
+        let lock = disk.open(&lock_path, Access::CreatePrivate).map_err(StorageError::io("create", &lock_path))?;
         let from = Instant::now();
         while from.elapsed() < CREATE_WAIT_MAX {
             if let Some(bus) = Self::look(Arc::clone(&disk), directory)? {
@@ -95,7 +95,7 @@ impl Bus {
                 Wait::Sleep(CREATE_LOOK_INTERVAL).once();
             }
         }
-        Err(StorageError::WriterActive { path: lock_path, pid: 0 })
+        Err(StorageError::LockHeld { path: lock_path, pid: 0 })
     }
 
     fn look(disk: Arc<dyn Disk>, directory: &Path) -> Result<Option<Self>> {
@@ -194,7 +194,7 @@ impl Stream {
 
     /// Whether the name can be a file's: checked before anything is made of it.
     pub(crate) fn check_name(&self) -> Result<()> {
-        if is_name(&self.name) { Ok(()) } else { Err(StorageError::StreamName { name: self.name.clone() }) }
+        check_stream_name(&self.name)
     }
 
     pub(crate) fn path(&self, name: &str) -> PathBuf {
@@ -212,8 +212,9 @@ impl Stream {
     /// The newest epoch; `None` where the stream was never written.
     ///
     /// # Errors
-    /// [`StorageError::Corrupt`] where the file is damaged.
+    /// [`StorageError::Corrupt`] where the file is damaged, [`StorageError::StreamName`] for a name that no directory can have.
     pub fn epoch(&self) -> Result<Option<EpochState>> {
+        self.check_name()?;
         let path = self.path("epoch");
         let Some(payload) = small_file::read(self.disk(), &path, "epoch")? else { return Ok(None) };
         let number = |key| small_file::field(&payload, key).and_then(|text| text.parse::<u64>().ok());
@@ -227,6 +228,14 @@ impl Stream {
     pub(crate) fn set_epoch(&self, state: EpochState) -> Result<()> {
         small_file::write(self.disk(), &self.path("epoch"), "epoch", &state.payload())
     }
+}
+
+/// Whether a stream can have this name: 1 to 64 ASCII letters, digits, `-`, `_` and `.`, not beginning with `.`.
+///
+/// # Errors
+/// [`StorageError::StreamName`] where it cannot.
+pub fn check_stream_name(name: &str) -> Result<()> {
+    if is_name(name) { Ok(()) } else { Err(StorageError::StreamName { name: name.to_owned() }) }
 }
 
 /// Whether a name can be a file's, and is none of the hidden ones.

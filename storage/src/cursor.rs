@@ -74,7 +74,7 @@ impl Cursor {
         disk.create_dir_all(&directory).map_err(StorageError::io("create", &directory))?;
         disk.sync_dir(stream.directory()).map_err(StorageError::io("sync the directory", stream.directory()))?;
         let path = directory.join(format!(".{name}.lock"));
-        let lock = disk.open(&path, Access::Create).map_err(StorageError::io("create", &path))?;
+        let lock = disk.open(&path, Access::CreatePrivate).map_err(StorageError::io("create", &path))?;
         if !lock.try_lock().map_err(StorageError::io("lock", &path))? {
             return Err(StorageError::CursorBusy { name: name.to_owned(), path: directory.join(name) });
         }

@@ -49,6 +49,18 @@ pub enum StorageError {
         /// The other writer, 0 where unknown.
         pid: u32,
     },
+    /// A lock that only a writer takes is held, and the writer that left its number in it does not live.
+    #[error(
+        "{} is locked, and no writer that lives has left its number in it (it says {pid}): another process holds it; \
+         find that with `fuser -v {}`, and end it",
+        path.display(), path.display()
+    )]
+    LockHeld {
+        /// The lock's file.
+        path: PathBuf,
+        /// The number that it says, 0 where it says none.
+        pid: u32,
+    },
     /// A file belongs to another bus, stream or epoch.
     #[error("{} belongs to another {what}: it says {found}, expected {expected}; move it away or name the right directory", path.display())]
     Foreign {
@@ -98,6 +110,22 @@ pub enum StorageError {
         offset: u64,
         /// What it says.
         found: u32,
+    },
+    /// A file that is neither a segment nor a journal.
+    #[error("{} is neither a segment nor a journal: name a wal_….log of a stream, or a .journal in the bus's memory", path.display())]
+    NoPages {
+        /// The file.
+        path: PathBuf,
+    },
+    /// A page that a file does not have.
+    #[error("{} has no page {wanted}: it has {page_count} whole pages, and the first is number 0", path.display())]
+    NoPage {
+        /// The file.
+        path: PathBuf,
+        /// The page that was asked for.
+        wanted: u64,
+        /// How many there are.
+        page_count: u64,
     },
     /// The journal of a writer that did not end in good order is damaged: what was published after the last sync was only there.
     #[error(

@@ -65,7 +65,7 @@ mod verify;
 mod wal;
 mod writer;
 
-pub use bus::{Bus, EpochState, Stream};
+pub use bus::{Bus, EpochState, Stream, check_stream_name};
 pub use cell::{
     CELL_BYTES, Cell, CellIdentity, CellNumbers, CellReport, CellRole, PublisherNumbers, SubscriberNumbers, list_cells, sweep_cells,
 };

@@ -4,15 +4,17 @@
 
 use crate::{
     disk::{Access, Disk},
-    error::{Result, StorageError},
+    error::{Reason, Result, StorageError},
 };
 use std::path::Path;
 
+/// The version of these lines.
+const VERSION: u32 = 1;
 /// Longest such file.
 const BYTES_MAX: usize = 4096;
 
 fn line(name: &str, payload: &str) -> String {
-    let text = format!("tapewire {name} v1 {payload}");
+    let text = format!("tapewire {name} v{VERSION} {payload}");
     let crc = crc32fast::hash(text.as_bytes());
     format!("{text} crc={crc:08x}\n")
 }
@@ -45,15 +47,24 @@ pub(crate) fn read(disk: &dyn Disk, path: &Path, name: &str) -> Result<Option<St
     let mut bytes = vec![0; length as usize];
     file.read_exact_at(&mut bytes, 0).map_err(StorageError::io("read", path))?;
     let text = String::from_utf8(bytes).map_err(|_| StorageError::corrupt(path, 0, "it is not text"))?;
-    let payload = text
-        .strip_prefix(&format!("tapewire {name} v1 "))
-        .and_then(|rest| rest.rsplit_once(" crc="))
-        .map(|(payload, _)| payload)
-        .ok_or_else(|| StorageError::corrupt(path, 0, format!("it is no `tapewire {name} v1` file")))?;
+    let wrong_form = || StorageError::corrupt(path, 0, format!("it is no `tapewire {name} v{VERSION}` file"));
+    let (version, rest) = versioned(&text, name).ok_or_else(wrong_form)?;
+    if version != VERSION {
+        // What else its line says, and by what it is checked, that version knows.
+        return Err(StorageError::corrupt(path, 0, Reason::Version(version)));
+    }
+    let (payload, _) = rest.rsplit_once(" crc=").ok_or_else(wrong_form)?;
     if line(name, payload) != text {
         return Err(StorageError::corrupt(path, 0, "its checksum does not hold"));
     }
     Ok(Some(payload.to_owned()))
+}
+
+/// The version of a line that has this name, and what follows it.
+fn versioned<'a>(text: &'a str, name: &str) -> Option<(u32, &'a str)> {
+    let (version, rest) = text.strip_prefix("tapewire ")?.strip_prefix(name)?.strip_prefix(" v")?.split_once(' ')?;
+    let is_number = version.bytes().all(|byte| byte.is_ascii_digit()) && !version.starts_with('0');
+    version.parse().ok().filter(|_| is_number).map(|version| (version, rest))
 }
 
 /// The value of `key=` in a payload of `key=value` words.

@@ -32,7 +32,7 @@ impl StoreMark {
             return Err(StorageError::NoStream { path: stream.bus().directory().to_owned(), stream: stream.name().to_owned() });
         }
         let path = stream.path("store.lock");
-        let lock = stream.disk().open(&path, Access::Create).map_err(StorageError::io("create", &path))?;
+        let lock = stream.disk().open(&path, Access::CreatePrivate).map_err(StorageError::io("create", &path))?;
         if !lock.try_lock().map_err(StorageError::io("lock", &path))? {
             return Err(StorageError::StoreActive { path: stream.directory().to_owned() });
         }

@@ -10,6 +10,10 @@ use crate::{
     stored::seq_stored,
     wal::{Journaler, JournalerControl, SpareAllocator, Tail, recover},
 };
+use rustix::{
+    io::Errno,
+    process::{Pid, test_kill_process},
+};
 use std::{
     sync::Arc,
     thread::JoinHandle,
@@ -38,7 +42,11 @@ impl Default for WalSettings {
 }
 
 impl WalSettings {
-    pub(crate) fn check(&self) -> Result<()> {
+    /// Whether the sizes and times are possible: as [`StreamWriter::open`] does before anything else.
+    ///
+    /// # Errors
+    /// [`StorageError::Setting`] with the first that is not.
+    pub fn check(&self) -> Result<()> {
         let ring = (8..=65_536).contains(&self.journal_pages);
         let segment = (2..=65_536).contains(&self.segment_pages);
         let refuse = |setting, value, reason| Err(StorageError::Setting { setting, value, reason });
@@ -55,7 +63,8 @@ impl WalSettings {
 const LOCK_WAIT_MAX: Duration = Duration::from_millis(500);
 const LOCK_LOOK_INTERVAL: Duration = Duration::from_millis(5);
 
-/// The lock of a stream's one writer; the system gives it back when the process ends, however it ends.
+/// The lock of a stream's one writer; the system gives it back when the process ends, however it ends. Its file is its owner's alone:
+/// whoever may read a file may lock it, and readers must not keep writers out.
 #[derive(Debug)]
 pub(crate) struct WriterLock {
     #[allow(dead_code, reason = "the lock lasts as long as the file is open")]
@@ -72,7 +81,7 @@ impl WriterLock {
         let path = stream.path("writer.lock");
         // Opened without emptying it: the pid of the writer that has it must stay readable.
         let file = match disk.open(&path, Access::Write) {
-            Err(error) if error.kind() == std::io::ErrorKind::NotFound => disk.open(&path, Access::Create),
+            Err(error) if error.kind() == std::io::ErrorKind::NotFound => disk.open(&path, Access::CreatePrivate),
             other => other,
         }
         .map_err(StorageError::io("open", &path))?;
@@ -85,11 +94,20 @@ impl WriterLock {
             }
             let mut text = [0; 10];
             let pid = file.read_exact_at(&mut text, 0).ok().and_then(|()| std::str::from_utf8(&text).ok()?.trim().parse().ok());
-            return Err(StorageError::WriterActive { path: stream.directory().to_owned(), pid: pid.unwrap_or(0) });
+            return Err(match pid.unwrap_or(0) {
+                pid if is_alive(pid) => StorageError::WriterActive { path: stream.directory().to_owned(), pid },
+                pid => StorageError::LockHeld { path, pid },
+            });
         }
         file.write_all_at(format!("{:<10}", std::process::id()).as_bytes(), 0).map_err(StorageError::io("write", &path))?;
         Ok(Self { file })
     }
+}
+
+/// Whether there is such a process, as far as this one may see.
+fn is_alive(pid: u32) -> bool {
+    let pid = i32::try_from(pid).ok().and_then(Pid::from_raw);
+    pid.is_some_and(|pid| test_kill_process(pid) != Err(Errno::SRCH))
 }
 
 /// A stream open for writing.

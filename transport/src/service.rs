@@ -177,7 +177,10 @@ fn prepare_directory(config: &TransportConfig) -> Result<(), TransportError> {
         DirBuilder::new().recursive(true).mode(mode).create(directory).map_err(|source| failed(directory, source))?;
         let found = directory.symlink_metadata().map_err(|source| failed(directory, source))?;
         if !found.is_dir() || found.uid() != geteuid().as_raw() {
-            let source = std::io::Error::new(std::io::ErrorKind::PermissionDenied, "it belongs to another user");
+            let source = std::io::Error::new(
+                std::io::ErrorKind::PermissionDenied,
+                "it belongs to another user: run as that one, or read the stream's files, as `--tier historical` does",
+            );
             return Err(failed(directory, source));
         }
     }

@@ -8,7 +8,9 @@ use crate::{
     wal::{Validity, inspect_seals, validate},
 };
 use std::path::Path;
-use tapewire_schemas::{PAGE_BYTES, PAGE_HEADER_BYTES, PageHeader, PageView, RECORDS_OFFSET, RecordRef, SEAL_OFFSETS, Seal, Slot};
+use tapewire_schemas::{
+    PAGE_BYTES, PAGE_HEADER_BYTES, PAGE_MAGIC, PageHeader, PageView, RECORDS_OFFSET, RecordRef, SEAL_OFFSETS, Seal, Slot,
+};
 use zerocopy::{FromBytes as _, IntoBytes as _};
 
 /// What a page is.
@@ -105,7 +107,8 @@ impl PageInspection {
 /// Looks at page `page_number` of a file: a segment, or a journal (told by its first word).
 ///
 /// # Errors
-/// What the file system says; [`StorageError::Corrupt`] where the file ends before the page does.
+/// What the file system says; [`StorageError::NoPages`] for a file that is neither, [`StorageError::NoPage`] where the file ends before the
+/// page does, and [`StorageError::Corrupt`] where it has no whole page at all.
 pub fn inspect_page(path: &Path, page_number: u64) -> Result<PageInspection> {
     let file = RealDisk.open(path, Access::Read).map_err(StorageError::io("open", path))?;
     let length = file.length().map_err(StorageError::io("read", path))?;
@@ -117,9 +120,17 @@ pub fn inspect_page(path: &Path, page_number: u64) -> Result<PageInspection> {
     let is_journal = u32::from_le_bytes(magic) == JOURNAL_MAGIC || is_named_journal;
     let base = if is_journal { JOURNAL_HEADER_BYTES as u64 } else { 0 };
     let page_count = length.saturating_sub(base) / PAGE_BYTES as u64;
+    let name = path.file_name().unwrap_or_default().to_string_lossy();
+    let is_named_segment = name.starts_with("wal_") && name.ends_with(".log");
+    // By its name or by its first word: either may be what is damaged.
+    if !is_journal && !is_named_segment && u32::from_le_bytes(magic) != PAGE_MAGIC {
+        return Err(StorageError::NoPages { path: path.to_owned() });
+    }
+    if page_count == 0 {
+        return Err(StorageError::corrupt(path, length, "the file has 0 whole pages"));
+    }
     if page_number >= page_count {
-        let reason = format!("the file has {page_count} whole pages, and the first is number 0");
-        return Err(StorageError::corrupt(path, length, reason));
+        return Err(StorageError::NoPage { path: path.to_owned(), wanted: page_number, page_count });
     }
     let mut words = vec![0; PAGE_BYTES / 8].into_boxed_slice();
     let offset = base + page_number * PAGE_BYTES as u64;

@@ -26,8 +26,8 @@ pub struct StreamFiles {
     pub segment_bytes: u64,
     /// Files on the way to becoming segments, or left on it by a writer that died.
     pub temporary: Vec<String>,
-    /// Whether a writer has the stream now.
-    pub is_written: bool,
+    /// Whether a writer has the stream now; `None` where this process may not ask: only the writer's user may touch its lock.
+    pub is_written: Option<bool>,
 }
 
 /// What lies in the directory of a stream.
@@ -51,8 +51,9 @@ pub fn stream_files(stream: &Stream) -> Result<StreamFiles> {
     files.temporary = names.into_iter().filter(|name| name.ends_with(".tmp")).collect();
     let lock = stream.path("writer.lock");
     files.is_written = match disk.open(&lock, Access::Read) {
-        Ok(file) => !file.try_lock().map_err(StorageError::io("lock", &lock))?,
-        Err(error) if error.kind() == std::io::ErrorKind::NotFound => false,
+        Ok(file) => Some(!file.try_lock().map_err(StorageError::io("lock", &lock))?),
+        Err(error) if error.kind() == std::io::ErrorKind::NotFound => Some(false),
+        Err(error) if error.kind() == std::io::ErrorKind::PermissionDenied => None,
         Err(error) => return Err(StorageError::io("open", &lock)(error)),
     };
     Ok(files)

@@ -48,7 +48,7 @@ pub fn prune_stream(stream: &Stream, policy: &RetentionPolicy, ts_now: u64) -> R
     }
     let disk = stream.disk();
     let path = stream.path("prune.lock");
-    let lock = disk.open(&path, Access::Create).map_err(StorageError::io("create", &path))?;
+    let lock = disk.open(&path, Access::CreatePrivate).map_err(StorageError::io("create", &path))?;
     if !lock.try_lock().map_err(StorageError::io("lock", &path))? {
         return Err(StorageError::PrunerActive { path: stream.directory().to_owned() });
     }

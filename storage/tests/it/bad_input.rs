@@ -5,9 +5,12 @@ use crate::{
     content::Expected,
     harness::{RecordReader, STREAM, TestBus, TestSequencer, check_all, check_clean, names_with, settings, wait_until},
 };
-use std::{fs, path::Path, process::Command};
+use std::{fs, os::unix::fs::MetadataExt as _, path::Path, process::Command};
 use tapewire_schemas::Scale;
-use tapewire_storage::{Bus, LogReader, Registry, StorageError, StreamWriter, WalSettings, recover_stream, verify_stream};
+use tapewire_storage::{
+    Bus, Cursor, CursorPosition, LogReader, Registry, RetentionPolicy, StorageError, StoreMark, StreamWriter, WalSettings, prune_stream,
+    recover_stream, verify_stream,
+};
 
 /// A stream of some pages, closed.
 fn write(bus: &Bus, stream: &str) -> u64 {
@@ -104,6 +107,76 @@ fn garbage_in_small_files_is_an_error_that_names_them() {
     check(&test.directory.path().join("bus.id"), &|| Bus::open(test.directory.path()).err().unwrap());
     check(&test.directory.path().join("bus.id"), &|| Bus::open_or_create(test.directory.path()).err().unwrap());
     assert_eq!(Bus::open(test.directory.path()).unwrap().id(), test.bus.id());
+}
+
+/// Lines that a later version wrote are not damage, and nobody touches them.
+#[test]
+fn small_files_of_another_version_are_named() {
+    let test = TestBus::new();
+    write(&test.bus, STREAM);
+    let stream = test.bus.stream(STREAM);
+    Cursor::open(&stream, "ui").unwrap().store(CursorPosition { epoch: 1, sequence: 1, ts_updated: 1 }).unwrap();
+    let check = |path: &Path, name: &str, act: &dyn Fn() -> StorageError| {
+        let bytes = fs::read(path).unwrap();
+        for line in [format!("tapewire {name} v2 whatever\n"), format!("tapewire {name} v2 a=1 crc=00000000\n")] {
+            fs::write(path, &line).unwrap();
+            match act() {
+                StorageError::Version { path: said, offset: 0, found: 2 } => assert_eq!(said, path),
+                other => panic!("{other:?}"),
+            }
+            assert_eq!(fs::read(path).unwrap(), line.as_bytes());
+        }
+        for line in ["v01", "v+2", "v", "v2"].map(|version| format!("tapewire {name} {version}")) {
+            fs::write(path, line).unwrap();
+            assert!(matches!(act(), StorageError::Corrupt { .. } | StorageError::CursorDamaged { .. }));
+        }
+        fs::write(path, bytes).unwrap();
+    };
+    check(&stream.directory().join("epoch"), "epoch", &|| open_error(&test.bus, &settings()));
+    check(&test.directory.path().join("bus.id"), "bus", &|| Bus::open_or_create(test.directory.path()).err().unwrap());
+    check(&stream.directory().join("cursors/ui"), "cursor", &|| Cursor::load(&stream, "ui").err().unwrap());
+    fs::write(stream.directory().join("kept"), "tapewire kept v1 oldest=1 crc=bf7fa96c\n").unwrap();
+    check(&stream.directory().join("kept"), "kept", &|| verify_stream(&stream, |_, _| {}).err().unwrap());
+}
+
+/// Whoever may read a file may lock it: readers must not be able to keep writers, pruners and consumers out.
+#[test]
+fn locks_are_their_owners_alone() {
+    let test = TestBus::new();
+    write(&test.bus, STREAM);
+    let stream = test.bus.stream(STREAM);
+    drop(Cursor::take(&stream, "ui").unwrap());
+    drop(StoreMark::open(&stream).unwrap());
+    prune_stream(&stream, &RetentionPolicy::default(), 0).unwrap();
+    let mode = |path: &Path| path.metadata().unwrap().mode() & 0o777;
+    for name in ["writer.lock", "prune.lock", "store.lock", "cursors/.ui.lock"] {
+        assert_eq!(mode(&stream.directory().join(name)), 0o600, "{name}");
+    }
+    assert_eq!(mode(&test.directory.path().join("bus.lock")), 0o600);
+    assert_eq!(mode(&stream.directory().join("epoch")) & 0o040, 0o040, "readers read this");
+}
+
+/// The lock is held, and whoever wrote its number there is dead: it is not said to write.
+#[test]
+fn a_lock_that_no_writer_holds_is_said() {
+    let test = TestBus::new();
+    write(&test.bus, STREAM);
+    let path = test.bus.stream(STREAM).directory().join("writer.lock");
+    let mut child = Command::new("true").spawn().unwrap();
+    let dead = child.id();
+    child.wait().unwrap();
+    fs::write(&path, format!("{dead:<10}")).unwrap();
+    let lock = fs::File::open(&path).unwrap();
+    lock.lock().unwrap();
+    match open_error(&test.bus, &settings()) {
+        error @ StorageError::LockHeld { .. } => {
+            let text = error.to_string();
+            assert!(text.contains(&format!("it says {dead}")) && text.contains(&format!("fuser -v {}", path.display())), "{text}");
+        }
+        other => panic!("{other:?}"),
+    }
+    drop(lock);
+    write(&test.bus, STREAM);
 }
 
 /// Without it the next writer would count epochs from 1 again, and the log would hold two of the same number.
