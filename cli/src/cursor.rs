@@ -16,7 +16,7 @@ const STORE_INTERVAL: Duration = Duration::from_secs(1);
 
 pub fn run(command: &CursorCommand) -> anyhow::Result<Outcome> {
     match command {
-        CursorCommand::List(arguments) => list(arguments)?,
+        CursorCommand::List(arguments) => return list(arguments),
         CursorCommand::Show(arguments) => {
             let stream = open(&arguments.stream)?;
             let position = Cursor::load(&stream, &arguments.name)?.ok_or_else(|| no_cursor(&stream, &arguments.name))?;
@@ -28,6 +28,7 @@ pub fn run(command: &CursorCommand) -> anyhow::Result<Outcome> {
             if !Cursor::delete(&stream, &arguments.name)? {
                 return Err(no_cursor(&stream, &arguments.name).into());
             }
+            console::report(&json!({ "name": arguments.name, "deleted": true }), arguments.stream.output)?;
         }
     }
     Ok(Outcome::Done)
@@ -44,13 +45,16 @@ fn no_cursor(stream: &Stream, name: &str) -> StorageError {
     StorageError::NoCursor { path: stream.directory().to_owned(), name: name.to_owned() }
 }
 
-fn list(arguments: &StreamArguments) -> anyhow::Result<()> {
+/// Every cursor; one that is damaged is said, and makes the rest no less true.
+fn list(arguments: &StreamArguments) -> anyhow::Result<Outcome> {
     let stream = open(arguments)?;
     let mut log = LogReader::open(&stream)?;
+    let mut outcome = Outcome::Done;
     for (name, state) in Cursor::list(&stream)? {
         console::report(&describe(&mut log, &name, &state)?, arguments.output)?;
+        outcome = state.err().map_or(outcome, |error| outcome.worse(&error));
     }
-    Ok(())
+    Ok(outcome)
 }
 
 fn set(arguments: &OneCursorArguments, to: &StartArgument) -> anyhow::Result<()> {
@@ -93,6 +97,7 @@ fn describe(log: &mut LogReader, name: &str, state: &CursorState) -> anyhow::Res
 pub fn start(stream: &Stream, argument: &StartArgument) -> anyhow::Result<Start> {
     Ok(match argument {
         StartArgument::At(start) => *start,
+        StartArgument::Oldest => Start::Seq(LogReader::open(stream)?.oldest()?.unwrap_or(1)),
         StartArgument::Cursor(name) => Start::Cursor(Cursor::load(stream, name)?.ok_or_else(|| no_cursor(stream, name))?),
     })
 }
@@ -108,7 +113,7 @@ impl CursorKeeper {
     /// Takes the cursor, where one is named.
     pub fn open(arguments: &ReadArguments) -> anyhow::Result<Self> {
         let cursor = match &arguments.from {
-            StartArgument::At(_) => None,
+            StartArgument::At(_) | StartArgument::Oldest => None,
             StartArgument::Cursor(name) => Some(Cursor::open(&Bus::open(&arguments.bus)?.stream(&arguments.stream), name)?),
         };
         Ok(Self { cursor, stored: Instant::now(), clock: Clock::new() })

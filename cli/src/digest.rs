@@ -17,11 +17,13 @@ use tapewire_subscribers::{Start, StreamDigest, Subscriber};
 
 pub fn run(arguments: &DigestArguments) -> anyhow::Result<Outcome> {
     let stop = StopFlag::install()?;
+    arguments.end_with.map_or(Ok(()), |parent| stop.end_with(parent))?;
     let expected = arguments.expect_loops.as_ref().map(loops::Expected::read).transpose()?;
-    let (mut subscriber, registry) = follow::open(&arguments.read, &FilterArguments::default(), &stop)?;
+    // No filters: what is left out would look like holes.
+    let mut following = follow::open(&arguments.read, &FilterArguments::default(), &stop)?;
     let mut digest = StreamDigest::new();
     if !matches!(arguments.read.from, StartArgument::At(Start::Seq(1))) {
-        digest.prime(&registry);
+        digest.prime(&following.registry);
     }
     let digest = std::cell::RefCell::new(digest);
     let latency = std::cell::RefCell::new(Histogram::<u64>::new_with_bounds(1, 60_000_000_000, 3)?);
@@ -30,8 +32,7 @@ pub fn run(arguments: &DigestArguments) -> anyhow::Result<Outcome> {
     let mut next_progress = Instant::now();
     let is_timed = arguments.latency;
     let summary = |subscriber: &Subscriber| summary(arguments, subscriber, is_timed.then(|| percentiles(&latency.borrow())));
-    follow::run(
-        &mut subscriber,
+    following.run(
         &stop,
         |merged, event| {
             if is_timed && merged.event_count > 0 && !event.kind().is_context() {
@@ -60,7 +61,7 @@ pub fn run(arguments: &DigestArguments) -> anyhow::Result<Outcome> {
         let it = digest.borrow();
         it.sequence_errors() + it.unknown_instruments() + it.unknown_accounts() + it.number_errors()
     };
-    if let (Value::Object(result), Value::Object(summary)) = (&mut result, summary(&subscriber)) {
+    if let (Value::Object(result), Value::Object(summary)) = (&mut result, summary(&following.subscriber)) {
         result.extend(summary);
     }
     let agrees = expected.is_none_or(|expected| {
@@ -68,16 +69,15 @@ pub fn run(arguments: &DigestArguments) -> anyhow::Result<Outcome> {
         result["loops"] = json!({ "count": expected.loop_count(), "agrees": differs.is_empty(), "differs": differs });
         differs.is_empty()
     });
-    console::result(result)?;
+    console::report(&result, arguments.output)?;
     Ok(if errors == 0 && agrees { Outcome::Done } else { Outcome::Disagrees })
 }
 
 /// What the reading itself was like.
 fn summary(arguments: &DigestArguments, subscriber: &Subscriber, latency: Option<Value>) -> Value {
     let counters = subscriber.counters();
-    let tier = format!("{:?}", arguments.read.tier).to_lowercase();
     json!({
-        "tier": tier,
+        "tier": arguments.read.tier.name(),
         "events_live": counters.events_live,
         "lapped": counters.lapped,
         "last_gap": counters.last_gap,

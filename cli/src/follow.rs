@@ -1,45 +1,65 @@
 //! Opening a subscriber from the command line's words, and driving it to its end.
 
 use crate::{
-    args::{FilterArguments, ReadArguments, WrongArgument, check_core},
+    args::{FilterArguments, ReadArguments, StartArgument, WrongArgument, check_core},
     console, cursor,
     signals::StopFlag,
+    storage_error,
+    wanted::{Wanted, check_known},
 };
 use std::time::{Duration, Instant};
 use tapewire_schemas::{EventRef, Kind};
 use tapewire_stdx::{cores, wait::Wait};
-use tapewire_storage::{Bus, Registry, StorageError};
+use tapewire_storage::{Bus, LogReader, Registry, StorageError};
 use tapewire_subscribers::{Conflation, Filter, Merged, Polled, SubscribeError, Subscriber, SubscriberSettings, definitions_at};
 
 /// Events per poll.
 const POLL_EVENTS: usize = 4096;
+/// Looks at what is kept until a subscriber begins there: retention may go on between looking and reading.
+const OLDEST_LOOKS_MAX: u32 = 16;
 
-/// Opens the subscriber, waiting for the stream as long as asked.
-pub fn open(arguments: &ReadArguments, wanted: &FilterArguments, stop: &StopFlag) -> anyhow::Result<(Subscriber, Registry)> {
+/// A stream being read.
+pub struct Following {
+    pub subscriber: Subscriber,
+    /// Definitions as they are where reading begins.
+    pub registry: Registry,
+    wanted: Wanted,
+    bus: String,
+}
+
+/// Opens the subscriber, waiting for the stream and for what is named of it as long as asked.
+pub fn open(arguments: &ReadArguments, filter: &FilterArguments, stop: &StopFlag) -> anyhow::Result<Following> {
+    arguments.check(filter)?;
     check_core(arguments.core)?;
     let deadline = Instant::now() + Duration::from_secs(arguments.wait_seconds);
-    let (bus, registry, subscriber) = loop {
-        match try_open(arguments, wanted) {
+    let mut looks = 0;
+    let following = loop {
+        match try_open(arguments, filter) {
             Err(error) if is_absent(&error) && Instant::now() < deadline && !stop.is_raised() => {
                 Wait::Sleep(Duration::from_millis(5)).once();
             }
+            Err(error) if is_pruned(&error) && matches!(arguments.from, StartArgument::Oldest) && looks < OLDEST_LOOKS_MAX => looks += 1,
+            Err(error) if is_pruned(&error) => return Err(error.context(start_is_pruned(arguments))),
             other => break other?,
         }
     };
-    tracing::debug!(bus = %bus.directory().display(), position = subscriber.position(), "subscribed");
+    tracing::debug!(bus = following.bus, position = following.subscriber.position(), "subscribed");
     if let Some(core) = arguments.core {
         cores::pin(core)?;
     }
-    Ok((subscriber, registry))
+    Ok(following)
 }
 
-fn try_open(arguments: &ReadArguments, wanted: &FilterArguments) -> anyhow::Result<(Bus, Registry, Subscriber)> {
+fn try_open(arguments: &ReadArguments, wanted: &FilterArguments) -> anyhow::Result<Following> {
     let bus = Bus::open(&arguments.bus)?;
-    let registry = Registry::open(&bus.stream(&arguments.stream))?;
-    let start = cursor::start(&bus.stream(&arguments.stream), &arguments.from)?;
+    let stream = bus.stream(&arguments.stream);
+    // A stream that is not there knows no names: that comes first.
+    LogReader::open(&stream)?;
+    check_known(wanted, &Registry::open(&stream)?)?;
+    let start = cursor::start(&stream, &arguments.from)?;
     let settings = SubscriberSettings {
         stream_name: arguments.stream.clone(),
-        filter: filter(wanted, &registry)?,
+        filter: kinds(wanted),
         when_lapped: arguments.when_lapped(),
         visibility: arguments.visibility(),
         conflation: if wanted.conflate { Conflation::Latest } else { Conflation::Off },
@@ -48,58 +68,73 @@ fn try_open(arguments: &ReadArguments, wanted: &FilterArguments) -> anyhow::Resu
     let subscriber = Subscriber::open(&bus, &settings)?;
     // Scales may have changed since the start.
     let registry = definitions_at(&bus, &arguments.stream, subscriber.position())?;
-    Ok((bus, registry, subscriber))
+    Ok(Following { wanted: Wanted::new(wanted, &registry), subscriber, registry, bus: arguments.bus.display().to_string() })
 }
 
+fn kinds(arguments: &FilterArguments) -> Filter {
+    let kinds: Vec<Kind> = arguments.kinds.iter().map(|kind| kind.0).collect();
+    if kinds.is_empty() { Filter::default() } else { Filter::default().with_kinds(&kinds) }
+}
+
+/// What may be there a moment later.
 fn is_absent(error: &anyhow::Error) -> bool {
-    let storage = error.downcast_ref::<StorageError>().or(match error.downcast_ref::<SubscribeError>() {
-        Some(SubscribeError::Storage(storage)) => Some(storage),
-        _ => None,
-    });
-    matches!(storage, Some(StorageError::NoBus { .. } | StorageError::NoStream { .. }))
+    matches!(storage_error(error), Some(StorageError::NoBus { .. } | StorageError::NoStream { .. }))
+        || error.downcast_ref::<WrongArgument>().is_some_and(|it| matches!(it.flag, "--instrument" | "--account"))
 }
 
-fn filter(arguments: &FilterArguments, registry: &Registry) -> Result<Filter, WrongArgument> {
-    let mut filter = Filter::default();
-    if !arguments.kinds.is_empty() {
-        let kinds: Vec<Kind> = arguments.kinds.iter().map(|kind| kind.0).collect();
-        filter = filter.with_kinds(&kinds);
-    }
-    let mut ids = Vec::new();
-    for symbol in &arguments.instruments {
-        let before = ids.len();
-        ids.extend(registry.definitions().filter(|d| d.instrument.symbol() == symbol).map(|d| d.instrument_id));
-        if ids.len() == before {
-            let known: Vec<&str> = registry.definitions().map(|d| d.instrument.symbol()).collect();
-            let needed = format!("the stream knows {}", known.join(", "));
-            return Err(WrongArgument { flag: "--instrument", value: symbol.clone(), needed });
-        }
-    }
-    Ok(if ids.is_empty() { filter } else { filter.with_instruments(&ids) })
+fn is_pruned(error: &anyhow::Error) -> bool {
+    matches!(storage_error(error), Some(StorageError::Pruned { .. }))
 }
 
-/// Delivers events until the end or a signal; `between` runs after every poll and may end it.
-pub fn run(
-    subscriber: &mut Subscriber,
-    stop: &StopFlag,
-    mut deliver: impl FnMut(Merged, &EventRef<'_>),
-    mut between: impl FnMut(&mut Subscriber) -> anyhow::Result<bool>,
-) -> anyhow::Result<()> {
-    while !stop.is_raised() {
-        let polled = match subscriber.poll_merged(POLL_EVENTS, &mut deliver) {
-            // Chosen with --when-lapped skip, or nothing can be done: it is said, and counted.
-            Err(gap @ SubscribeError::Gap { .. }) => {
-                console::note(format_args!("{gap}"));
-                Polled::More
+/// What retention has taken, in the words of the command line, and what to do.
+fn start_is_pruned(arguments: &ReadArguments) -> String {
+    let (bus, stream) = (arguments.bus.display(), &arguments.stream);
+    let gone = format!("stream {stream:?} of {bus} has been pruned beyond it");
+    match &arguments.from {
+        StartArgument::Cursor(name) => format!(
+            "--from cursor:{name}: {gone}: `tapewire cursor move {bus} --stream {stream} {name} --to oldest` goes on with what is kept"
+        ),
+        _ => format!("--from: {gone}: begin with --from oldest"),
+    }
+}
+
+impl Following {
+    /// Delivers events until the end or a signal; `between` runs after every poll and may end it.
+    pub fn run(
+        &mut self,
+        stop: &StopFlag,
+        mut deliver: impl FnMut(Merged, &EventRef<'_>),
+        mut between: impl FnMut(&mut Subscriber) -> anyhow::Result<bool>,
+    ) -> anyhow::Result<()> {
+        let Self { subscriber, wanted, bus, .. } = self;
+        let mut deliver = |merged: Merged, event: &EventRef<'_>| {
+            if wanted.accepts(event) {
+                deliver(merged, event);
             }
-            polled => polled?,
         };
-        if !between(subscriber)? || polled == Polled::Ended {
-            break;
+        while !stop.is_raised() {
+            let polled = match subscriber.poll_merged(POLL_EVENTS, &mut deliver).map_err(anyhow::Error::from) {
+                // Chosen with --when-lapped skip, or nothing can be done: it is said, and counted.
+                Err(error) if matches!(error.downcast_ref(), Some(SubscribeError::Gap { .. })) => {
+                    console::note(format_args!("{error}"));
+                    Polled::More
+                }
+                Err(error) if is_pruned(&error) => {
+                    let stream = subscriber.stream().name();
+                    return Err(error.context(format!(
+                        "stream {stream:?} of {bus} was pruned faster than it was read: go on with --from oldest, and keep more next time \
+                         (--keep-held-bytes of the publisher)"
+                    )));
+                }
+                polled => polled?,
+            };
+            if !between(subscriber)? || polled == Polled::Ended {
+                break;
+            }
+            if polled == Polled::Idle {
+                subscriber.wait();
+            }
         }
-        if polled == Polled::Idle {
-            subscriber.wait();
-        }
+        Ok(())
     }
-    Ok(())
 }

@@ -20,6 +20,6 @@ pub fn run_man(arguments: &ManArguments) -> anyhow::Result<Outcome> {
     let directory = &arguments.out;
     std::fs::create_dir_all(directory).with_context(|| format!("cannot create {}", directory.display()))?;
     clap_mangen::generate_to(Arguments::command(), directory).with_context(|| format!("cannot write to {}", directory.display()))?;
-    console::note(json!({ "manual_pages": directory.display().to_string() }));
+    console::report(&json!({ "manual_pages": directory.display().to_string() }), arguments.output)?;
     Ok(Outcome::Done)
 }

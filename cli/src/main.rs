@@ -21,6 +21,7 @@ mod signals;
 mod stat;
 mod subscribe;
 mod verify;
+mod wanted;
 
 use args::{Arguments, Command};
 use clap::Parser as _;
@@ -37,6 +38,14 @@ enum Outcome {
     Disagrees,
     /// Something is in the way, and has been said.
     Unfit,
+}
+
+impl Outcome {
+    /// With something that was found wrong, and said, on the way: damage outweighs the rest.
+    fn worse(self, error: &StorageError) -> Self {
+        let is_damage = storage_exit_code(error) == Some(3);
+        if is_damage || self == Self::Disagrees { Self::Disagrees } else { Self::Unfit }
+    }
 }
 
 fn main() -> ExitCode {
@@ -75,23 +84,35 @@ fn main() -> ExitCode {
     }
 }
 
-/// See the module essay.
-fn exit_code(error: &anyhow::Error) -> u8 {
-    let storage = error.chain().find_map(|cause| {
+/// What storage said, through whatever spoke to it.
+fn storage_error(error: &anyhow::Error) -> Option<&StorageError> {
+    error.chain().find_map(|cause| {
         let direct = cause.downcast_ref::<StorageError>();
         let published = cause.downcast_ref::<PublishError>().and_then(|e| if let PublishError::Storage(s) = e { Some(s) } else { None });
         let subscribed =
             cause.downcast_ref::<SubscribeError>().and_then(|e| if let SubscribeError::Storage(s) = e { Some(s) } else { None });
         direct.or(published).or(subscribed)
-    });
-    match storage {
-        Some(StorageError::Corrupt { .. } | StorageError::Schema { .. } | StorageError::Journal { .. }) => return 3,
-        Some(StorageError::CursorDamaged { .. } | StorageError::Registry { .. }) => return 3,
-        Some(StorageError::NoBus { .. } | StorageError::NoStream { .. } | StorageError::NoCursor { .. }) => return 4,
-        Some(StorageError::WriterActive { .. } | StorageError::PrunerActive { .. } | StorageError::CursorBusy { .. }) => return 4,
-        Some(StorageError::Foreign { .. } | StorageError::Version { .. } | StorageError::Setting { .. }) => return 2,
-        Some(StorageError::CursorName { .. }) => return 2,
-        _ => {}
+    })
+}
+
+/// See the module essay; `None` where there is nothing to say but that it failed.
+fn storage_exit_code(error: &StorageError) -> Option<u8> {
+    Some(match error {
+        StorageError::Corrupt { .. } | StorageError::Schema { .. } | StorageError::Journal { .. } => 3,
+        StorageError::CursorDamaged { .. } | StorageError::Registry { .. } => 3,
+        StorageError::NoBus { .. } | StorageError::NoStream { .. } | StorageError::NoCursor { .. } => 4,
+        StorageError::WriterActive { .. } | StorageError::LockHeld { .. } => 4,
+        StorageError::PrunerActive { .. } | StorageError::CursorBusy { .. } => 4,
+        StorageError::Foreign { .. } | StorageError::Version { .. } | StorageError::Setting { .. } => 2,
+        StorageError::StreamName { .. } | StorageError::CursorName { .. } => 2,
+        StorageError::NoPages { .. } | StorageError::NoPage { .. } => 2,
+        _ => return None,
+    })
+}
+
+fn exit_code(error: &anyhow::Error) -> u8 {
+    if let Some(code) = storage_error(error).and_then(storage_exit_code) {
+        return code;
     }
     if error.chain().any(|cause| cause.is::<FeedError>() || cause.is::<args::WrongArgument>()) { 2 } else { 1 }
 }

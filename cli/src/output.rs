@@ -1,7 +1,8 @@
 //! Events as lines of text: NDJSON (one object per event) or CSV (one row per trade, quote side or level).
 
-use std::{collections::BTreeMap, io::Write};
-use tapewire_schemas::{AccountUpdate, Body, EventRef, Instrument, Kind, Level, OrderUpdate, Scale, Side};
+use serde_json::{Map, Value, json};
+use std::{borrow::Cow, collections::BTreeMap, io::Write};
+use tapewire_schemas::{AccountUpdate, Body, ControlCode, EventRef, Instrument, Kind, Level, OrderUpdate, Scale, Side};
 use tapewire_storage::Registry;
 use tapewire_subscribers::Merged;
 
@@ -10,6 +11,24 @@ use tapewire_subscribers::Merged;
 pub enum Shape {
     Ndjson,
     Csv,
+}
+
+/// Events that an output has no words for, by what they are.
+#[derive(Debug, Default)]
+pub struct LeftOut(BTreeMap<&'static str, u64>);
+
+impl LeftOut {
+    pub fn add(&mut self, what: &'static str) {
+        *self.0.entry(what).or_default() += 1;
+    }
+
+    pub fn is_empty(&self) -> bool {
+        self.0.is_empty()
+    }
+
+    pub fn to_json(&self) -> Value {
+        Value::Object(self.0.iter().map(|(what, count)| ((*what).to_owned(), json!(count))).collect::<Map<_, _>>())
+    }
 }
 
 /// Writes events with the names and scales that are in force where they stand.
@@ -21,6 +40,7 @@ pub struct Printer {
     accounts: BTreeMap<u32, String>,
     /// What the event being printed stands for, where it is not itself alone.
     merged: Option<Merged>,
+    left_out: LeftOut,
 }
 
 /// Columns of the CSV output: those of the neutral CSV format behind sequence and symbol.
@@ -30,7 +50,12 @@ impl Printer {
     pub fn new(shape: Shape, registry: &Registry) -> Self {
         let instruments = registry.definitions().map(|d| (d.instrument_id, d.instrument)).collect();
         let accounts = registry.accounts().map(|d| (d.account.account_id, d.account.name().to_owned())).collect();
-        Self { shape, instruments, accounts, merged: None }
+        Self { shape, instruments, accounts, merged: None, left_out: LeftOut::default() }
+    }
+
+    /// Events for which the shape has nothing: accounts and orders, gaps, and books that say nothing of a level have no row in CSV.
+    pub fn left_out(&self) -> &LeftOut {
+        &self.left_out
     }
 
     pub fn begin(&self, out: &mut impl Write) -> std::io::Result<()> {
@@ -59,7 +84,20 @@ impl Printer {
         match self.shape {
             Shape::Ndjson => self.print_json(event, out),
             Shape::Csv if event.kind().is_market() => self.print_csv(event, out),
-            Shape::Csv => Ok(()),
+            Shape::Csv => {
+                self.leave_out(event);
+                Ok(())
+            }
+        }
+    }
+
+    fn leave_out(&mut self, event: &EventRef<'_>) {
+        match event.body() {
+            Body::Control(it) if it.code() == Some(ControlCode::Gap) => self.left_out.add("gap"),
+            Body::Control(it) if it.code() == Some(ControlCode::VenueDisconnected) => self.left_out.add("venue_disconnected"),
+            // The others speak of the bus, and definitions are in the rows.
+            Body::Control(_) | Body::Instrument(_) | Body::Account(_) => {}
+            _ => self.left_out.add(event.kind().name()),
         }
     }
 
@@ -162,10 +200,11 @@ impl Printer {
         write!(out, ",\"trade_id\":{},\"fee\":\"{}\",\"fee_currency\":{currency}", it.trade_id, it.fee_scale().display(it.fee))
     }
 
-    fn print_csv(&self, event: &EventRef<'_>, out: &mut impl Write) -> std::io::Result<()> {
+    fn print_csv(&mut self, event: &EventRef<'_>, out: &mut impl Write) -> std::io::Result<()> {
         let first = event.first();
         let (price, quantity) = self.scales(event);
         let (venue, symbol) = self.instruments.get(&event.instrument_id()).map_or(("", ""), |i| (i.venue(), i.symbol()));
+        let (venue, symbol) = (csv_field(venue), csv_field(symbol));
         let head = format!("{},{},{},{venue},{symbol}", event.first_sequence(), first.ts_recv(), first.ts_event());
         let mut row = |kind: char, side: &str, level: Level, id: u64, seq: u64| {
             let (price, quantity) = (price.display(level.price), quantity.display(level.quantity));
@@ -187,16 +226,26 @@ impl Printer {
             }
             Body::BookDelta(book) | Body::BookSnapshot(book) => {
                 let kind = if event.kind() == Kind::BookSnapshot { 'S' } else { 'L' };
+                let mut is_empty = true;
                 for (side, is_bid) in [("B", true), ("S", false)] {
                     for level in levels(event, is_bid) {
+                        is_empty = false;
                         row(kind, side, level, 0, book.venue_seq_last)?;
                     }
+                }
+                if is_empty {
+                    self.left_out.add("book_without_levels");
                 }
                 Ok(())
             }
             _ => Ok(()),
         }
     }
+}
+
+/// A field of a row, in quotes where it would not be one field without them (RFC 4180).
+fn csv_field(text: &str) -> Cow<'_, str> {
+    if text.contains([',', '"', '\n', '\r']) { format!("\"{}\"", text.replace('"', "\"\"")).into() } else { text.into() }
 }
 
 fn side_name(side: Side) -> &'static str {

@@ -8,6 +8,7 @@ use crate::{
     console,
     report::progress_bar,
     signals::StopFlag,
+    storage_error,
 };
 use anyhow::anyhow;
 use route::Route;
@@ -25,7 +26,7 @@ use tapewire_publisher::{
 };
 use tapewire_schemas::Kind;
 use tapewire_stdx::{clock::Clock, cores, failpoint, wait::Wait};
-use tapewire_storage::{Bus, WalSettings};
+use tapewire_storage::{Bus, StorageError, WalSettings};
 
 /// Waits longer than this sleep instead of spinning.
 const SPIN_NS_MAX: u64 = 100_000;
@@ -38,9 +39,12 @@ const LOOK_EVENTS: u64 = 1024;
 
 pub fn run(arguments: &PublishArguments) -> anyhow::Result<Outcome> {
     let stop = StopFlag::install()?;
+    arguments.end_with.map_or(Ok(()), |parent| stop.end_with(parent))?;
     // The feed and the core first: bad input must not leave a new epoch behind.
     let mut feed = open_feed(&arguments.feed, &stop)?;
     check_core(arguments.core)?;
+    let wal = wal_settings(arguments)?;
+    Route::check(&arguments.stream, &arguments.account_stream, feed.as_ref())?;
     if let Some(slow) = arguments.slow_at {
         failpoint::slow_down(slow.point, slow.delay);
     }
@@ -48,11 +52,6 @@ pub fn run(arguments: &PublishArguments) -> anyhow::Result<Outcome> {
         failpoint::arm(kill.point, kill.nth);
     }
     let bus = Bus::open_or_create(&arguments.bus)?;
-    let wal = WalSettings {
-        journal_pages: arguments.journal_pages,
-        segment_pages: arguments.segment_pages,
-        flush_interval_us: arguments.flush_interval_us,
-    };
     let settings = PublisherSettings {
         stream_name: arguments.stream.clone(),
         durability: Durability::Logged(wal),
@@ -62,7 +61,7 @@ pub fn run(arguments: &PublishArguments) -> anyhow::Result<Outcome> {
         retention: arguments.retention.settings(),
         ..PublisherSettings::default()
     };
-    let mut route = Route::open(&bus, &settings, &arguments.account_stream, feed.as_ref())?;
+    let mut route = Route::open(&bus, &settings, &arguments.account_stream, feed.as_ref()).map_err(name_flag)?;
     let recovered = route.main.recovered().clone();
     if let Some(core) = arguments.core {
         // After the publisher's threads were started: they stay free to run elsewhere.
@@ -100,6 +99,37 @@ pub fn run(arguments: &PublishArguments) -> anyhow::Result<Outcome> {
         arguments.output,
     )?;
     Ok(Outcome::Done)
+}
+
+/// The flags of settings that storage names.
+const WAL_FLAGS: [(&str, &str); 3] =
+    [("journal_pages", "--journal-pages"), ("segment_pages", "--segment-pages"), ("flush_interval_us", "--flush-interval-us")];
+
+fn flag_of(setting: &str) -> &'static str {
+    WAL_FLAGS.iter().find(|(known, _)| *known == setting).map_or("a setting", |(_, flag)| flag)
+}
+
+/// Checked before anything is made.
+fn wal_settings(arguments: &PublishArguments) -> anyhow::Result<WalSettings> {
+    let PublishArguments { journal_pages, segment_pages, flush_interval_us, .. } = *arguments;
+    let wal = WalSettings { journal_pages, segment_pages, flush_interval_us };
+    match wal.check() {
+        Err(StorageError::Setting { setting, value, reason }) => {
+            Err(WrongArgument { flag: flag_of(setting), value: value.to_string(), needed: reason.to_owned() }.into())
+        }
+        other => Ok(other.map(|()| wal)?),
+    }
+}
+
+/// Where there is no room: the flag that decides how much is needed.
+fn name_flag(error: anyhow::Error) -> anyhow::Error {
+    match storage_error(&error) {
+        Some(StorageError::NoSpace { setting, .. }) => {
+            let flag = flag_of(setting);
+            error.context(format!("the stream cannot be opened ({flag} decides how much it needs)"))
+        }
+        _ => error,
+    }
 }
 
 fn open_feed(source: &FeedSource, stop: &StopFlag) -> anyhow::Result<Box<dyn Feed>> {

@@ -16,19 +16,21 @@ pub fn run(arguments: &StatArguments) -> anyhow::Result<Outcome> {
     let stop = StopFlag::install()?;
     let bus = Bus::open(&arguments.bus)?;
     loop {
-        console::report(&look(&bus, arguments)?, arguments.output)?;
-        let Some(interval) = arguments.every_ms.map(Duration::from_millis) else { return Ok(Outcome::Done) };
+        let (shown, outcome) = look(&bus, arguments)?;
+        console::report(&shown, arguments.output)?;
+        let Some(interval) = arguments.every_ms.map(Duration::from_millis) else { return Ok(outcome) };
         let next = Instant::now() + interval;
         while Instant::now() < next {
             if stop.is_raised() {
-                return Ok(Outcome::Done);
+                return Ok(outcome);
             }
             Wait::Sleep(next.saturating_duration_since(Instant::now()).min(SLEEP_MAX)).once();
         }
     }
 }
 
-fn look(bus: &Bus, arguments: &StatArguments) -> anyhow::Result<Value> {
+/// What there is to see, and whether something is wrong with it.
+fn look(bus: &Bus, arguments: &StatArguments) -> anyhow::Result<(Value, Outcome)> {
     let mut streams = list_streams(bus)?;
     if let Some(wanted) = &arguments.stream {
         streams.retain(|stream| stream.name() == wanted);
@@ -37,21 +39,23 @@ fn look(bus: &Bus, arguments: &StatArguments) -> anyhow::Result<Value> {
         }
     }
     let now_ns = Clock::new().now_ns();
-    let (mut cells, mut faults) = (Vec::new(), Vec::new());
+    let (mut cells, mut faults) = (Vec::new(), Vec::<StorageError>::new());
     for cell in list_cells(bus)? {
         match cell {
             Ok(cell) => cells.push(cell),
-            Err(error) => faults.push(error.to_string()),
+            Err(error) => faults.push(error),
         }
     }
     let mut shown = Vec::new();
     for stream in &streams {
         match stream_json(stream, &cells, now_ns) {
             Ok(value) => shown.push(value),
-            Err(error) => faults.push(error.to_string()),
+            Err(error) => faults.push(error),
         }
     }
-    Ok(json!({ "bus": bus.directory().display().to_string(), "at_ns": now_ns, "streams": shown, "faults": faults }))
+    let outcome = faults.iter().fold(Outcome::Done, Outcome::worse);
+    let faults: Vec<String> = faults.iter().map(ToString::to_string).collect();
+    Ok((json!({ "bus": bus.directory().display().to_string(), "at_ns": now_ns, "streams": shown, "faults": faults }), outcome))
 }
 
 fn stream_json(stream: &Stream, cells: &[CellReport], now_ns: u64) -> Result<Value, StorageError> {

@@ -22,14 +22,14 @@ const STATS_INTERVAL: Duration = Duration::from_secs(1);
 pub fn run(arguments: &SubscribeArguments) -> anyhow::Result<Outcome> {
     let stop = StopFlag::install()?;
     let mut keeper = CursorKeeper::open(&arguments.read)?;
-    let (mut subscriber, registry) = follow::open(&arguments.read, &arguments.filter, &stop)?;
+    let mut following = follow::open(&arguments.read, &arguments.filter, &stop)?;
     let shape = match arguments.output {
         OutputName::Ndjson => Some(Shape::Ndjson),
         OutputName::Csv => Some(Shape::Csv),
         OutputName::Stats | OutputName::None => None,
     };
     let out = std::cell::RefCell::new(BufWriter::with_capacity(1 << 16, std::io::stdout().lock()));
-    let mut printer = shape.map(|shape| Printer::new(shape, &registry));
+    let mut printer = shape.map(|shape| Printer::new(shape, &following.registry));
     let failure = std::cell::RefCell::new(None);
     if let Some(printer) = &printer {
         printer.begin(&mut *out.borrow_mut()).context(STDOUT_FAILED)?;
@@ -37,8 +37,7 @@ pub fn run(arguments: &SubscribeArguments) -> anyhow::Result<Outcome> {
     let (started, mut last, mut count, mut before) = (Instant::now(), Instant::now(), 0u64, 0u64);
     let is_stats = arguments.output == OutputName::Stats;
     let count_cell = std::cell::Cell::new(0u64);
-    let outcome = follow::run(
-        &mut subscriber,
+    let outcome = following.run(
         &stop,
         |merged, event| {
             count_cell.set(count_cell.get() + u64::from(!event.kind().is_context()));
@@ -66,14 +65,18 @@ pub fn run(arguments: &SubscribeArguments) -> anyhow::Result<Outcome> {
         },
     );
     match outcome.map_or_else(Err, |()| failure.into_inner().map_or(Ok(()), |error| Err(error).context(STDOUT_FAILED))) {
-        Ok(()) => keeper.finish(&subscriber)?,
+        Ok(()) => keeper.finish(&following.subscriber)?,
         // Whoever read our output has enough.
         Err(error) if error.downcast_ref::<std::io::Error>().is_some_and(|io| io.kind() == ErrorKind::BrokenPipe) => {
             return Ok(Outcome::Done);
         }
         Err(error) => return Err(error),
     }
+    if let Some(left_out) = printer.as_ref().map(Printer::left_out).filter(|it| !it.is_empty()) {
+        console::note(format_args!("no rows for {}: CSV has none for them, --output ndjson has", left_out.to_json()));
+    }
     if is_stats {
+        let subscriber = &following.subscriber;
         let counters = subscriber.counters();
         let last_sequence = subscriber.position() - 1;
         let line = json!({

@@ -45,7 +45,7 @@ pub enum CursorCommand {
     Move {
         #[command(flatten)]
         cursor: OneCursorArguments,
-        /// live, seq:N, time:T, or cursor:NAME.
+        /// live, oldest (the first record that is kept), seq:N, time:T, or cursor:NAME.
         #[arg(long)]
         to: StartArgument,
     },

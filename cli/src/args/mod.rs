@@ -16,6 +16,7 @@ pub use tools::{
 use clap::{Parser, Subcommand, ValueEnum};
 use std::{str::FromStr, time::Duration};
 use tapewire_stdx::{cores, failpoint::FailPoint};
+use tapewire_storage::{StorageError, check_stream_name};
 
 /// An argument that clap could not check by itself.
 #[derive(Debug, thiserror::Error)]
@@ -24,6 +25,11 @@ pub struct WrongArgument {
     pub flag: &'static str,
     pub value: String,
     pub needed: String,
+}
+
+/// The name of a stream, which becomes that of a directory.
+fn parse_stream(name: &str) -> Result<String, StorageError> {
+    check_stream_name(name).map(|()| name.to_owned())
 }
 
 /// How a command prints what came of it.

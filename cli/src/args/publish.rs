@@ -1,6 +1,6 @@
 //! What is published, and how.
 
-use super::{KillAt, ReportFormat, RetentionArguments, SlowAt, parse_seconds, read::KindArgument};
+use super::{KillAt, ReportFormat, RetentionArguments, SlowAt, parse_seconds, parse_stream, read::KindArgument};
 use clap::{Args, ValueEnum};
 use std::{path::PathBuf, str::FromStr};
 use tapewire_publisher::{
@@ -36,7 +36,7 @@ pub struct PublishArguments {
     #[arg(long)]
     pub bus: PathBuf,
     /// Name of the stream.
-    #[arg(long, default_value = "market")]
+    #[arg(long, default_value = "market", value_parser = parse_stream)]
     pub stream: String,
     /// csv:FILE, dbn:FILE (Databento), sim:seed=1,instruments=4,events=100000,trades=75,levels=1000,accounts=0,live_clock=false,
     /// account:FILE (JSON lines of accounts and orders), loop:N:FEED (a capture that begins with snapshots, N times), a venue itself until
@@ -46,7 +46,7 @@ pub struct PublishArguments {
     #[arg(long)]
     pub feed: FeedSource,
     /// Name of the stream for private events, of feeds that have accounts; none drops them.
-    #[arg(long, default_value = "account", value_name = "NAME")]
+    #[arg(long, default_value = "account", value_name = "NAME", value_parser = parse_stream)]
     pub account_stream: String,
     /// Do not publish events of this kind, only count them (such as the quotes of a capture that has books); may be repeated.
     #[arg(long, value_name = "KIND")]
@@ -89,6 +89,9 @@ pub struct PublishArguments {
     /// How the summary is printed; on a terminal as text, elsewhere as JSON, unless said.
     #[arg(long, value_enum)]
     pub output: Option<ReportFormat>,
+    /// End in good order when this process, which started this one, dies.
+    #[arg(long, hide = true, value_name = "PID")]
+    pub end_with: Option<u32>,
     /// Die by SIGKILL at a fail point, NAME or NAME:NTH (for tests).
     #[arg(long, hide = true)]
     pub kill_at: Option<KillAt>,

@@ -1,6 +1,6 @@
 //! What is read, from where to where.
 
-use super::parse_seconds;
+use super::{ReportFormat, WrongArgument, parse_seconds, parse_stream};
 use clap::{Args, ValueEnum};
 use std::{path::PathBuf, str::FromStr, time::Duration};
 use tapewire_schemas::Kind;
@@ -13,22 +13,22 @@ pub struct ReadArguments {
     #[arg(long)]
     pub bus: PathBuf,
     /// Name of the stream.
-    #[arg(long, default_value = "market")]
+    #[arg(long, default_value = "market", value_parser = parse_stream)]
     pub stream: String,
     /// Where events come from.
     #[arg(long, value_enum, default_value = "realtime")]
     pub tier: TierName,
-    /// live, snapshot (books and balances as they are now, then what follows), seq:N, time:T (nanoseconds since 1970, or
-    /// 2026-01-31T12:00:00Z), or cursor:NAME; `subscribe` moves the cursor behind what it printed.
+    /// live, snapshot (books and balances as they are now, then what follows), oldest (the first record that is kept), seq:N, time:T
+    /// (nanoseconds since 1970, or 2026-01-31T12:00:00Z), or cursor:NAME; `subscribe` moves the cursor behind what it printed.
     #[arg(long, default_value = "live")]
     pub from: StartArgument,
     /// head (what is published now), seq:N, time:T, closed (the writer has ended the stream) or never.
     #[arg(long, default_value = "never")]
     pub until: EndArgument,
     /// How the realtime tier waits: spin burns the core, spin-yield does so for a while and then gives it away between looks, block sleeps
-    /// until the publisher's process wakes it.
-    #[arg(long, value_enum, default_value = "yield")]
-    pub wait_by: WaitName,
+    /// until the publisher's process wakes it; yield unless said.
+    #[arg(long, value_enum)]
+    pub wait_by: Option<WaitName>,
     /// What becomes of records that left shared memory before they were read: heal reads them in the log, skip reports a gap and goes on,
     /// fail ends.
     #[arg(long, value_enum, default_value = "heal")]
@@ -36,10 +36,10 @@ pub struct ReadArguments {
     /// Show nothing before it is durable.
     #[arg(long)]
     pub durable_only: bool,
-    /// Milliseconds between two batches of the delayed tier.
-    #[arg(long, default_value_t = 100)]
-    pub batch_ms: u64,
-    /// Wait so many seconds for the stream to appear.
+    /// Milliseconds between two batches of the delayed tier; 100 unless said.
+    #[arg(long, value_name = "MS", value_parser = clap::value_parser!(u64).range(1..=86_400_000))]
+    pub batch_ms: Option<u64>,
+    /// Wait so many seconds for the stream, and for what `--instrument` and `--account` name, to appear.
     #[arg(long, default_value_t = 0, value_parser = parse_seconds)]
     pub wait_seconds: u64,
     /// Pin the reading thread to this core.
@@ -53,9 +53,13 @@ pub struct FilterArguments {
     /// In the delayed tier, of each batch only what it made of every book, quote and balance; all trades and orders.
     #[arg(long)]
     pub conflate: bool,
-    /// Only these instruments, by symbol; may be repeated. Definitions and control records always pass.
+    /// Only these instruments, by symbol; may be repeated. One that another venue defines later under the same symbol is one of them.
+    /// Definitions and control records always pass.
     #[arg(long = "instrument", value_name = "SYMBOL")]
     pub instruments: Vec<String>,
+    /// Of balances and orders only those of these accounts, by name; may be repeated. Definitions and control records always pass.
+    #[arg(long = "account", value_name = "NAME")]
+    pub accounts: Vec<String>,
     /// Only these kinds: trade, book_delta, book_snapshot, quote, account_update, order_update, instrument and account (definitions),
     /// control; may be repeated. Definitions and control records always pass.
     #[arg(long = "kind", value_name = "KIND")]
@@ -83,6 +87,12 @@ pub struct DigestArguments {
     /// Measure the time from ts_recv to the delivery (events published with `--clock live`).
     #[arg(long)]
     pub latency: bool,
+    /// How the result is printed; on a terminal as text, elsewhere as JSON, unless said.
+    #[arg(long, value_enum)]
+    pub output: Option<ReportFormat>,
+    /// End in good order when this process, which started this one, dies.
+    #[arg(long, hide = true, value_name = "PID")]
+    pub end_with: Option<u32>,
     /// Compare with what N passes of a repeated capture amount to, FILE:N: FILE ends with the digest of one pass.
     #[arg(long, value_name = "FILE:N")]
     pub expect_loops: Option<LoopsArgument>,
@@ -130,9 +140,14 @@ pub enum WhenLappedName {
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
 pub enum OutputName {
+    /// One JSON object per event; also json.
+    #[value(alias = "json")]
     Ndjson,
+    /// One row per trade, side of a quote, and level of a book.
     Csv,
+    /// How much there was and how fast: lines on stderr, and one JSON object at the end.
     Stats,
+    /// Nothing.
     None,
 }
 
@@ -146,6 +161,8 @@ fn parse_time(text: &str) -> Result<u64, String> {
 #[derive(Clone, Debug)]
 pub enum StartArgument {
     At(Start),
+    /// The first record that is kept.
+    Oldest,
     Cursor(String),
 }
 
@@ -156,13 +173,14 @@ impl FromStr for StartArgument {
         match text.split_once(':') {
             None if text == "live" => Ok(Self::At(Start::Live)),
             None if text == "snapshot" => Ok(Self::At(Start::Snapshot)),
+            None if text == "oldest" => Ok(Self::Oldest),
             Some(("seq", number)) => {
                 let sequence = number.parse().ok().filter(|sequence| *sequence > 0);
                 sequence.map(|n| Self::At(Start::Seq(n))).ok_or_else(|| "sequences begin at 1".to_owned())
             }
             Some(("time", time)) => parse_time(time).map(|ns| Self::At(Start::Time(ns))),
             Some(("cursor", name)) => Ok(Self::Cursor(name.to_owned())),
-            _ => Err("a start is live, snapshot, seq:N, time:T or cursor:NAME".to_owned()),
+            _ => Err("a start is live, snapshot, oldest, seq:N, time:T or cursor:NAME".to_owned()),
         }
     }
 }
@@ -201,7 +219,39 @@ impl FromStr for KindArgument {
 /// Looks in vain before `--wait-by spin-yield` gives the core away: some tens of microseconds.
 const SPINS: u32 = 1000;
 
+/// Milliseconds between two batches, unless said.
+const BATCH_MS: u64 = 100;
+
+impl TierName {
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Realtime => "realtime",
+            Self::Delayed => "delayed",
+            Self::Historical => "historical",
+        }
+    }
+}
+
 impl ReadArguments {
+    /// Whether every flag means something in the tier that is read.
+    pub fn check(&self, filter: &FilterArguments) -> Result<(), WrongArgument> {
+        let refuse = |flag, needed: &str| {
+            Err(WrongArgument { flag, value: self.tier.name().to_owned(), needed: format!("{needed}, or leave it out") })
+        };
+        match self.tier {
+            TierName::Realtime | TierName::Historical if filter.conflate => {
+                refuse("--conflate with --tier", "only batches are conflated: say --tier delayed")
+            }
+            TierName::Realtime | TierName::Historical if self.batch_ms.is_some() => {
+                refuse("--batch-ms with --tier", "only the delayed tier has batches: say --tier delayed")
+            }
+            TierName::Delayed | TierName::Historical if self.wait_by.is_some() => {
+                refuse("--wait-by with --tier", "only the realtime tier waits for every record: say --tier realtime")
+            }
+            _ => Ok(()),
+        }
+    }
+
     pub fn when_lapped(&self) -> WhenLapped {
         match self.when_lapped {
             WhenLappedName::Heal => WhenLapped::Heal,
@@ -216,14 +266,14 @@ impl ReadArguments {
 
     pub fn tier(&self) -> Tier {
         match self.tier {
-            TierName::Realtime => Tier::Realtime(match self.wait_by {
+            TierName::Realtime => Tier::Realtime(match self.wait_by.unwrap_or(WaitName::Yield) {
                 WaitName::Spin => Wait::Spin,
                 WaitName::SpinYield => Wait::SpinThenYield(SPINS),
                 WaitName::Yield => Wait::Yield,
                 WaitName::Sleep => Wait::Sleep(Duration::from_micros(200)),
                 WaitName::Block => Wait::Block(Duration::from_millis(20)),
             }),
-            TierName::Delayed => Tier::Delayed(Duration::from_millis(self.batch_ms.max(1))),
+            TierName::Delayed => Tier::Delayed(Duration::from_millis(self.batch_ms.unwrap_or(BATCH_MS))),
             TierName::Historical => Tier::Historical,
         }
     }

@@ -1,6 +1,6 @@
 //! Commands about what a bus has on disk and in memory.
 
-use super::{FilterArguments, KillAt, ReadArguments, ReportFormat};
+use super::{FilterArguments, KillAt, ReadArguments, ReportFormat, parse_stream};
 use clap::{Args, Subcommand};
 use std::{path::PathBuf, str::FromStr};
 use tapewire_publisher::feed::Pace;
@@ -11,7 +11,7 @@ pub struct StreamArguments {
     #[arg(value_name = "DIR")]
     pub bus: PathBuf,
     /// Name of the stream.
-    #[arg(long, default_value = "market")]
+    #[arg(long, default_value = "market", value_parser = parse_stream)]
     pub stream: String,
     /// How the result is printed; on a terminal as text, elsewhere as JSON, unless said.
     #[arg(long, value_enum)]
@@ -134,7 +134,7 @@ pub struct StatArguments {
     #[arg(value_name = "DIR")]
     pub bus: PathBuf,
     /// Only this stream.
-    #[arg(long)]
+    #[arg(long, value_parser = parse_stream)]
     pub stream: Option<String>,
     /// Look again so often, until a signal comes.
     #[arg(long, value_name = "MS", value_parser = clap::value_parser!(u64).range(1..=86_400_000))]
@@ -166,4 +166,7 @@ pub struct ManArguments {
     /// Directory for the pages; made where there is none.
     #[arg(long, value_name = "DIR")]
     pub out: PathBuf,
+    /// How the result is printed; on a terminal as text, elsewhere as JSON, unless said.
+    #[arg(long, value_enum)]
+    pub output: Option<ReportFormat>,
 }

@@ -86,6 +86,7 @@ impl Child {
             .args(words)
             .arg("--bus")
             .arg(bus)
+            .args(["--end-with", &std::process::id().to_string()])
             .stdin(Stdio::null())
             .stdout(Stdio::piped())
             // A Ctrl-C is for the demo: it ends the publisher, and lets the subscribers read to the end.

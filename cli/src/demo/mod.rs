@@ -1,13 +1,16 @@
 //! `tapewire demo`: a publisher and three subscribers, each a process of its own, and the proof that all saw the same market.
 //!
-//! The demo starts `tapewire publish` and three times `tapewire digest`, listens to their progress lines, and compares their last ones.
+//! The demo starts `tapewire publish` and three times `tapewire digest`, listens to their progress lines, and compares their last ones. When
+//! it dies they end in good order; what its temporary bus then leaves is removed by the next demo.
 
 mod children;
+mod leftovers;
 mod view;
 
 use crate::{Outcome, args::DemoArguments, console, report, signals::StopFlag};
 use anyhow::{Context as _, bail};
 use children::{Child, Line, Role};
+use leftovers::{TemporaryBus, remove_memory};
 use serde_json::{Value, json};
 use std::{
     io::IsTerminal as _,
@@ -26,10 +29,10 @@ const REST: Duration = Duration::from_secs(60);
 pub fn run(arguments: &DemoArguments) -> anyhow::Result<Outcome> {
     let stop = StopFlag::install()?;
     let temporary = match arguments.bus {
-        None => Some(tempfile::Builder::new().prefix("tapewire-demo-").tempdir().context("cannot make a directory for the bus")?),
+        None => Some(TemporaryBus::create()?),
         Some(_) => None,
     };
-    let directory = arguments.bus.as_deref().or_else(|| temporary.as_ref().map(tempfile::TempDir::path)).unwrap_or(Path::new("."));
+    let directory = arguments.bus.as_deref().or_else(|| temporary.as_ref().map(TemporaryBus::path)).unwrap_or(Path::new("."));
     let bus = Bus::open_or_create(directory)?;
     let outcome = run_on(arguments, &bus, &stop);
     if temporary.is_some() {
@@ -127,23 +130,4 @@ fn summarize(arguments: &DemoArguments, results: &[Value]) -> Value {
         "sequence_errors": errors,
         "digest_crc32": format!("{digest:08x}"),
     })
-}
-
-/// The temporary bus is gone: so is its shared memory.
-fn remove_memory(bus: &Bus) {
-    let prefix = tapewire_transport::TransportConfig::new(bus.id(), "market", 0).memory_prefix();
-    let memory = bus.memory_directory();
-    if let Err(error) = std::fs::remove_dir_all(&memory)
-        && error.kind() != std::io::ErrorKind::NotFound
-    {
-        tracing::warn!(path = %memory.display(), %error, "memory files stay behind");
-    }
-    let entries = memory.parent().and_then(|parent| std::fs::read_dir(parent).ok());
-    for entry in entries.into_iter().flatten().flatten() {
-        if entry.file_name().to_string_lossy().starts_with(&prefix)
-            && let Err(error) = std::fs::remove_file(entry.path())
-        {
-            tracing::warn!(path = %entry.path().display(), %error, "a memory file stays behind");
-        }
-    }
 }

@@ -5,7 +5,7 @@ use rustix::{
     fs::{Access, access, statfs, statvfs},
     process::geteuid,
 };
-use std::{os::unix::fs::MetadataExt as _, path::Path};
+use std::{io::ErrorKind, os::unix::fs::MetadataExt as _, path::Path};
 use tapewire_schemas::PAGE_BYTES;
 use tapewire_storage::{
     Bus, StorageError, Stream, WalSettings, inspect_journal, list_cells, list_journals, list_streams, probe_disk, stream_files,
@@ -28,9 +28,21 @@ pub fn checks(directory: &Path) -> Vec<Check> {
             checks.extend(stale(&bus).unwrap_or_else(|error| vec![Check::fail("stale resources", error.to_string(), "see there")]));
         }
         Err(error @ StorageError::NoBus { .. }) => checks.push(Check::warn("bus", error.to_string(), "the first publisher makes it")),
-        Err(error) => checks.push(Check::fail("bus", error.to_string(), "restore bus.id from a copy")),
+        Err(error) => checks.push(Check::fail("bus", error.to_string(), identity_remedy(&error))),
     }
     checks
+}
+
+/// What to do about an identity that cannot be read.
+fn identity_remedy(error: &StorageError) -> &'static str {
+    match error {
+        StorageError::Io { source, .. } if source.kind() == ErrorKind::PermissionDenied => {
+            "run as the bus's owner; to read its files, as a member of its group"
+        }
+        StorageError::Version { .. } => "run a newer tapewire, or the one that made the bus",
+        StorageError::Corrupt { .. } => "restore bus.id from a copy",
+        _ => "look at the disk",
+    }
 }
 
 fn permissions(directory: &Path, meta: &std::fs::Metadata) -> Check {
@@ -53,7 +65,11 @@ fn owner(bus: &Bus) -> Check {
     match directory.metadata() {
         Ok(meta) if meta.uid() != geteuid().as_raw() => {
             let found = format!("{} belongs to user {}, and this is {}", directory.display(), meta.uid(), geteuid().as_raw());
-            Check::fail("user", found, "publishers and subscribers of a bus run as one user: run as that one")
+            Check::fail(
+                "user",
+                found,
+                "publishers and subscribers of a bus run as one user: run as that one, or read its files with --tier historical",
+            )
         }
         Ok(_) => Check::ok("user", "the bus's shared memory belongs to this user"),
         Err(_) => Check::ok("user", "the bus has nothing in shared memory"),
@@ -115,7 +131,13 @@ fn stale(bus: &Bus) -> anyhow::Result<Vec<Check>> {
         checks.push(Check::warn("cells", format!("{dead} of processes that died"), "the next publisher or subscriber removes them"));
     }
     let left = find_leftovers(bus.id())?;
+    if !left.unknown.is_empty() {
+        let found =
+            format!("{} of {} files may be in use: their owner's processes are not shown to this user", left.unknown.len(), left.files);
+        checks.push(Check::warn("pages in shared memory", found, "run as their owner, or root, to know"));
+    }
     checks.push(match left.unused.len() {
+        0 if !left.unknown.is_empty() => return Ok(checks),
         0 => Check::ok("pages in shared memory", format!("{} in {} files, all in use", size(left.bytes), left.files)),
         count => {
             let found = format!("{count} of {} files are used by nobody, {}", left.files, size(left.unused_bytes));
@@ -135,8 +157,11 @@ fn stale_stream(stream: &Stream) -> Result<Vec<Check>, StorageError> {
         if let Some(fault) = journal.faults.first().filter(|_| is_newest) {
             let found = format!("stream {name}: {} at byte {}: {}", fault.path.display(), fault.offset, fault.reason);
             checks.push(Check::fail("journal", found, "look at it with `tapewire inspect journal`"));
-        } else if files.is_written && is_newest {
+        } else if files.is_written == Some(true) && is_newest {
             checks.push(Check::ok("journal", format!("stream {name}: process {} writes epoch {epoch}", journal.writer_pid)));
+        } else if is_newest && files.is_written.is_none() {
+            let found = format!("stream {name}: process {} writes epoch {epoch}, or died in it", journal.writer_pid);
+            checks.push(Check::warn("journal", found, "run as the bus's owner to know"));
         } else if is_newest {
             let found = format!("stream {name}: process {} died in epoch {epoch} and left its journal", journal.writer_pid);
             checks.push(Check::warn(
@@ -149,7 +174,7 @@ fn stale_stream(stream: &Stream) -> Result<Vec<Check>, StorageError> {
             checks.push(Check::warn("journal", found, "its records are in the log: remove it"));
         }
     }
-    if !files.temporary.is_empty() && !files.is_written {
+    if !files.temporary.is_empty() && files.is_written == Some(false) {
         let found = format!("stream {name}: {}", files.temporary.join(", "));
         checks.push(Check::warn("unfinished files", found, "a writer died: the next one, or `tapewire recover`, removes them"));
     }

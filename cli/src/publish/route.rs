@@ -39,24 +39,32 @@ pub struct AccountStream {
 }
 
 impl Route {
-    /// Opens what the feed needs. `settings` are those of the main stream.
-    pub fn open(bus: &Bus, settings: &PublisherSettings, account_stream: &str, feed: &dyn Feed) -> anyhow::Result<Self> {
-        let wrong = |needed: &str| WrongArgument { flag: "--account-stream", value: account_stream.to_owned(), needed: needed.to_owned() };
-        let private = || PublisherSettings { stream_name: account_stream.to_owned(), audience: Audience::Owner, ..settings.clone() };
-        let is_nowhere = account_stream == NOWHERE;
+    /// Whether the streams can take what the feed has: asked before anything is made.
+    pub fn check(stream: &str, account_stream: &str, feed: &dyn Feed) -> Result<(), WrongArgument> {
+        let refuse =
+            |needed: &str| Err(WrongArgument { flag: "--account-stream", value: account_stream.to_owned(), needed: needed.to_owned() });
         if feed.is_private() {
-            if is_nowhere {
-                return Err(wrong("all events of this feed are private: name the stream for them").into());
+            if account_stream == NOWHERE {
+                return refuse("all events of this feed are private: name the stream for them");
             }
-            return Ok(Self { main: Publisher::open(bus, &private())?, private: Private::ToMain });
+            return Ok(());
         }
-        if !feed.accounts().is_empty() && account_stream == settings.stream_name {
-            return Err(wrong("private events need a stream of their own, another one than --stream").into());
+        if !feed.accounts().is_empty() && account_stream == stream {
+            return refuse("private events need a stream of their own, another one than --stream");
+        }
+        Ok(())
+    }
+
+    /// Opens what the feed needs, checked before. `settings` are those of the main stream.
+    pub fn open(bus: &Bus, settings: &PublisherSettings, account_stream: &str, feed: &dyn Feed) -> anyhow::Result<Self> {
+        let private = || PublisherSettings { stream_name: account_stream.to_owned(), audience: Audience::Owner, ..settings.clone() };
+        if feed.is_private() {
+            return Ok(Self { main: Publisher::open(bus, &private())?, private: Private::ToMain });
         }
         let main = Publisher::open(bus, settings)?;
         let private = if feed.accounts().is_empty() {
             Private::ToMain
-        } else if is_nowhere {
+        } else if account_stream == NOWHERE {
             tracing::warn!("the feed's private events are dropped, as asked");
             Private::Dropped { event_count: 0 }
         } else {

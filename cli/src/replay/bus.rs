@@ -4,9 +4,10 @@
 //! speaks of itself (heartbeats, cut groups, ends) are not republished: the target's writer says its own. What a feed lost is; and where the
 //! source began an epoch, at which readers begin their books anew, the target begins one.
 
-use super::{LeftOut, Sink};
+use super::Sink;
 use crate::{
     args::{ReplayArguments, StartArgument, WrongArgument},
+    output::LeftOut,
     signals::StopFlag,
 };
 use anyhow::{Context as _, anyhow, bail};
@@ -47,6 +48,8 @@ pub struct BusSink {
 struct Names {
     /// Symbols that are wanted; empty for all.
     wanted: Vec<String>,
+    /// Names of accounts that are wanted; empty for all.
+    wanted_accounts: Vec<String>,
     instruments: HashMap<u32, Mapped>,
     accounts: HashMap<u32, u32>,
     venues: HashMap<u16, u16>,
@@ -105,7 +108,11 @@ impl BusSink {
             is_begun: false,
             record_count: 0,
             stalls: 0,
-            names: Names { wanted: arguments.filter.instruments.clone(), ..Names::default() },
+            names: Names {
+                wanted: arguments.filter.instruments.clone(),
+                wanted_accounts: arguments.filter.accounts.clone(),
+                ..Names::default()
+            },
             bids: Vec::new(),
             asks: Vec::new(),
             left_out: LeftOut::default(),
@@ -164,6 +171,10 @@ impl BusSink {
     }
 
     fn define_account(&mut self, venue_id: u16, definition: &Account) -> anyhow::Result<()> {
+        let wanted = &self.names.wanted_accounts;
+        if !wanted.is_empty() && !wanted.iter().any(|name| name == definition.name()) {
+            return Ok(());
+        }
         let known = self.publisher()?.define_account(definition.venue(), definition.name())?;
         self.names.accounts.insert(definition.account_id, known.account.account_id);
         self.names.venues.insert(venue_id, known.venue_id);

@@ -3,8 +3,8 @@
 //! A book event is one message: a snapshot is a clear (C) with its levels (S) behind it, a delta its levels (L), bids before asks. Its first
 //! row has its first venue sequence, its last row the last one. Quotes, accounts and orders have no rows in this format.
 
-use super::{LeftOut, Sink};
-use crate::args::WrongArgument;
+use super::Sink;
+use crate::{args::WrongArgument, output::LeftOut};
 use anyhow::{Context as _, bail};
 use serde_json::{Value, json};
 use std::{

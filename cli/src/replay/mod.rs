@@ -13,10 +13,9 @@ use crate::{
     signals::StopFlag,
 };
 use anyhow::Context as _;
-use serde_json::{Map, Value, json};
+use serde_json::{Value, json};
 use std::{
     cell::RefCell,
-    collections::BTreeMap,
     io::ErrorKind,
     time::{Duration, Instant},
 };
@@ -43,33 +42,19 @@ trait Sink {
     fn finish(self: Box<Self>) -> anyhow::Result<Option<Value>>;
 }
 
-/// Events that a target has no words for, by what they are.
-#[derive(Debug, Default)]
-struct LeftOut(BTreeMap<&'static str, u64>);
-
-impl LeftOut {
-    fn add(&mut self, what: &'static str) {
-        *self.0.entry(what).or_default() += 1;
-    }
-
-    fn to_json(&self) -> Value {
-        Value::Object(self.0.iter().map(|(what, count)| ((*what).to_owned(), json!(count))).collect::<Map<_, _>>())
-    }
-}
-
 pub fn run(arguments: &ReplayArguments) -> anyhow::Result<Outcome> {
     let stop = StopFlag::install()?;
     // The source first: where there is none, nothing is begun elsewhere.
-    let (mut subscriber, registry) = follow::open(&arguments.read, &arguments.filter, &stop)?;
+    let mut following = follow::open(&arguments.read, &arguments.filter, &stop)?;
+    let registry = &following.registry;
     let sink: Box<dyn Sink> = match &arguments.to {
-        ReplayTarget::Stdout => Box::new(lines::LineSink::begin(&registry)),
-        ReplayTarget::Csv(path) => Box::new(csv::CsvSink::create(path, &registry)?),
-        ReplayTarget::Bus(directory) => Box::new(bus::BusSink::open(directory, arguments, &registry, stop.clone())?),
+        ReplayTarget::Stdout => Box::new(lines::LineSink::begin(registry)),
+        ReplayTarget::Csv(path) => Box::new(csv::CsvSink::create(path, registry)?),
+        ReplayTarget::Bus(directory) => Box::new(bus::BusSink::open(directory, arguments, registry, stop.clone())?),
     };
     let replay = RefCell::new(Replay::new(sink, arguments.speed, stop.clone()));
     let started = Instant::now();
-    let outcome = follow::run(
-        &mut subscriber,
+    let outcome = following.run(
         &stop,
         |_, event| replay.borrow_mut().take(event),
         |_| {

@@ -115,6 +115,32 @@ fn a_simulation_has_two_streams() {
     run(&dropping.publish(&format!("{feed} --account-stream market"))).exits(2).says(&["--account-stream", "a stream of their own"]);
 }
 
+/// Balances and orders of the accounts that are named; and CSV, which has rows for neither, says so.
+#[test]
+fn accounts_are_chosen_by_name() {
+    let bus = TestBus::new();
+    let path = bus.file("x.jsonl", LINES);
+    run(&bus.publish(&format!("account:{}", path.display()))).exits(0);
+    let read = |rest: &str| run(&bus.subscribe(&format!("--stream account --tier historical --from seq:1 --until head {rest}")));
+    let kinds = |rest: &str| -> Vec<String> {
+        let lines = read(rest).exits(0).stdout;
+        let values = lines.lines().map(|line| serde_json::from_str::<Value>(line).unwrap());
+        let private = values.filter(|it| it["kind"] == "account_update" || it["kind"] == "order_update");
+        private.map(|it| format!("{} {}", it["account"].as_str().unwrap(), it["kind"].as_str().unwrap())).collect()
+    };
+    assert_eq!(kinds("--account V-1"), ["V-1 account_update"]);
+    assert_eq!(kinds("--account V-2"), ["V-2 order_update", "V-2 order_update"]);
+    assert_eq!(kinds("--account V-2 --account V-1").len(), 3);
+    read("--account V-3").exits(2).says(&["--account", "V-3", "V-1, V-2"]);
+    let rows = read("--output csv").exits(0).says(&["no rows for", "\"account_update\":1", "\"order_update\":2", "ndjson"]);
+    assert_eq!(rows.stdout.lines().count(), 1);
+    let copy = TestBus::new();
+    let (from, to) = (bus.path().display(), copy.path().display());
+    run(&format!("replay {from} --stream account --account V-2 --to bus:{to}")).exits(0);
+    let digest = run(&copy.digest("--stream account --tier historical --from seq:1 --until head")).exits(0).json();
+    assert_eq!(digest["accounts"].as_object().unwrap().keys().collect::<Vec<_>>(), ["V-2"]);
+}
+
 /// What others than the owner may do with a file.
 fn others(path: &Path) -> u32 {
     path.metadata().unwrap_or_else(|error| panic!("{}: {error}", path.display())).mode() & 0o077

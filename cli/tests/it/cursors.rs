@@ -87,11 +87,58 @@ fn pruning_says_what_it_did_and_who_holds_what() {
     assert!(bus.segments().len() < before);
     let oldest = report["oldest"].as_u64().unwrap();
     assert_eq!(bus.verify().exits(0).json()["first_sequence"], oldest);
-    run(&bus.subscribe("--tier historical --from seq:1 --until head")).exits(1).says(&["no longer kept", &oldest.to_string()]);
+    run(&bus.subscribe("--tier historical --from seq:1 --until head")).exits(1).says(&[
+        "--from",
+        "\"market\"",
+        bus.path().to_str().unwrap(),
+        "no longer kept",
+        &oldest.to_string(),
+        "--from oldest",
+    ]);
+    let kept = run(&bus.digest("--tier historical --from oldest --until head")).exits(0).json();
+    assert_eq!((&kept["first_sequence"], &kept["sequence_errors"]), (&report["oldest"], &Value::from(0)));
+    let moving = format!("tapewire cursor move {} --stream market slow --to oldest", bus.path().display());
+    run(&bus.subscribe("--from cursor:slow")).exits(1).says(&["cursor:slow", &moving]);
     assert_eq!(cursor(&bus, "show", "slow").exits(0).json()["standing"]["pruned_oldest"], oldest);
+    run(moving.strip_prefix("tapewire ").unwrap()).exits(0);
+    run(&bus.subscribe("--from cursor:slow --until head --output none")).exits(0);
     assert_eq!(prune("--keep-age 1h").exits(0).json()["segments_deleted"], 0);
     prune("--keep-age never").exits(2);
     bus.assert_clean();
+}
+
+/// What is kept begins inside an epoch, at a segment that defines what it uses: nothing is wrong with it, and it is read alone.
+#[test]
+fn a_log_that_was_pruned_inside_an_epoch_is_sound() {
+    let deep = |bus: &TestBus| run(&format!("verify {} --deep", bus.path().display()));
+    let bus = published();
+    run(&format!("prune {} --keep-bytes 1500000", bus.path().display())).exits(0);
+    let report = deep(&bus).exits(0).json();
+    assert!(report["first_sequence"].as_u64() > Some(1), "{report}");
+    assert_eq!((&report["sound"], &report["deep"]["fault_count"]), (&Value::from(true), &Value::from(0)));
+    // Books of many records, over several pages each.
+    let bus = TestBus::new();
+    run(&bus.publish("sim:seed=1,events=20,levels=10000,instruments=16 --segment-pages 2")).exits(0);
+    for keep_bytes in (0..8).map(|count| 5_000_000 - count * 600_000) {
+        run(&format!("prune {} --keep-bytes {keep_bytes}", bus.path().display())).exits(0);
+        deep(&bus).exits(0);
+    }
+    assert!(deep(&bus).exits(0).json()["first_sequence"].as_u64() > Some(1));
+}
+
+/// A damaged cursor is listed, and the exit code says that it is.
+#[test]
+fn damaged_cursors_are_listed_and_told() {
+    let bus = TestBus::new();
+    run(&bus.publish("sim:events=10")).exits(0);
+    for name in ["a", "b", "c"] {
+        cursor(&bus, "move", &format!("{name} --to seq:1")).exits(0);
+    }
+    std::fs::write(bus.path().join("market/cursors/b"), "garbage").unwrap();
+    let listed = cursor(&bus, "list", "").exits(3).stdout;
+    assert!(listed.lines().count() == 3 && listed.contains("is damaged"), "{listed}");
+    assert_eq!(cursor(&bus, "delete", "b").exits(0).json()["deleted"], true);
+    cursor(&bus, "list", "").exits(0);
 }
 
 #[test]

@@ -68,8 +68,8 @@ fn bad_words_are_refused() {
     check(bus.publish("kafka:topic"), 2, &["kafka:topic", "a feed is csv:FILE, "]);
     check(bus.publish("sim:seeds=1"), 2, &["seeds=1", "the keys are", "instruments"]);
     check(bus.publish("sim:instruments=0"), 2, &["instruments=0", "from 1 to"]);
-    check(bus.publish("sim:events=10 --journal-pages 1"), 2, &["journal_pages", "8 to"]);
-    check(bus.subscribe("--tier historical --until head --instrument NOPE"), 2, &["NOPE", "SIM0001"]);
+    check(bus.publish("sim:events=10 --journal-pages 1"), 2, &["--journal-pages", "8 to"]);
+    check(bus.subscribe("--tier historical --until head --instrument NOPE"), 2, &["--instrument", "NOPE", "SIM0001"]);
     check(bus.subscribe("--tier historical --kind candle"), 2, &["candle", "book_delta"]);
     // What is filtered out would look like holes to a digest.
     check(bus.digest("--tier historical --until head --kind trade"), 2, &["unexpected argument", "--kind"]);

@@ -75,8 +75,14 @@ fn a_page_is_shown_to_the_byte() {
         dumped.extend(hex.split(' ').filter(|it| !it.is_empty()).map(|byte| u8::from_str_radix(byte, 16).unwrap()));
     }
     assert!(dumped == bytes, "the dump is not the page");
-    let beyond = run(&format!("inspect page {} --page 99", segment.display())).exits(3);
-    beyond.says(&["4 whole pages", "number 0"]);
+    // A wrong number and a wrong file are not damage.
+    let beyond = run(&format!("inspect page {} --page 99", segment.display())).exits(2);
+    beyond.says(&["no page 99", "4 whole pages", "number 0"]);
+    for path in ["/etc/passwd", "/dev/null", bus.path().join("bus.id").to_str().unwrap()] {
+        run(&format!("inspect page {path}")).exits(2).says(&[path, "neither a segment nor a journal"]);
+    }
+    let cut = bus.file("wal_cut.log", &bytes[..100]);
+    run(&format!("inspect page {}", cut.display())).exits(3).says(&["damaged", "0 whole pages"]);
     run("inspect page /nowhere/wal.log").exits(1).says(&["/nowhere/wal.log"]);
 }
 

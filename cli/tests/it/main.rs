@@ -23,9 +23,11 @@ mod lapse;
 mod live;
 mod loops;
 mod market;
+mod others;
 mod outputs;
 mod process;
 mod replay;
+mod signals;
 mod space;
 mod tape;
 mod tools;
@@ -33,3 +35,4 @@ mod tools;
 #[path = "../../../publisher/tests/it/venue/mod.rs"]
 mod venue;
 mod venues;
+mod words;

@@ -5,7 +5,9 @@ use crate::{
     process::{Running, run, tapewire, until},
 };
 use serde_json::Value;
-use tapewire_storage::LogReader;
+use tapewire_publisher::{Publisher, PublisherSettings};
+use tapewire_schemas::{Event, Payload, Scale, Side, Stamp, Trade};
+use tapewire_storage::{Bus, LogReader};
 
 const EVENTS: u64 = 3000;
 
@@ -59,6 +61,69 @@ fn filters_and_ends_hold() {
     let middle = run(&bus.subscribe("--tier realtime --from seq:100 --until seq:110")).exits(0).stdout;
     assert_eq!(middle.lines().count(), 11, "{middle}");
     bus.assert_clean();
+}
+
+/// Names are one field, whatever is in them.
+#[test]
+fn names_with_commas_are_one_field() {
+    let bus = TestBus::new();
+    let mut publisher = Publisher::open(&Bus::open_or_create(bus.path()).unwrap(), &PublisherSettings::default()).unwrap();
+    let scale = Scale::new(1).unwrap();
+    let known = publisher.define("V", "A,\"B\"", scale, scale).unwrap();
+    let stamp = Stamp { instrument_id: known.instrument_id, venue_id: known.venue_id, ts_event: 5, ts_recv: 6 };
+    let trade = Trade { price: 105, quantity: 20, trade_id: 1, venue_seq: 2 };
+    publisher.publish(&Event { stamp, payload: Payload::Trade(trade, Side::Buy) }).unwrap();
+    publisher.close().unwrap();
+    let finished = run(&bus.subscribe("--tier historical --from seq:1 --until head --output csv")).exits(0);
+    let row = finished.stdout.lines().nth(1).unwrap();
+    assert!(row.ends_with(",6,5,V,\"A,\"\"B\"\"\",T,B,10.5,2,1,2"), "{row}");
+    assert!(!finished.stderr.contains("no rows"), "{}", finished.stderr);
+}
+
+/// A row of a trade of A/B on a venue.
+fn trade_on(venue: &str) -> String {
+    format!("recv_ns,exch_ns,venue,instrument,kind,side,price,size,id,seq,flags\n1,1,{venue},A/B,T,B,10.5,2,1,1,1\n")
+}
+
+/// An instrument of that symbol that another venue defines while the stream is read is one of those that are wanted.
+#[test]
+fn symbols_are_matched_as_they_are_defined() {
+    let bus = TestBus::new();
+    let publish = |venue: &str| {
+        let path = bus.file(&format!("{venue}.csv"), trade_on(venue));
+        run(&bus.publish(&format!("csv:{}", path.display()))).exits(0);
+    };
+    publish("V1");
+    let reader = Running::start(tapewire(&bus.subscribe("--from seq:1 --instrument A/B --kind trade")));
+    let trades = |count: usize| {
+        until("trades", || (reader.stdout().matches("\"kind\":\"trade\"").count() == count).then_some(()));
+    };
+    trades(1);
+    publish("V2");
+    trades(2);
+    assert!(reader.stdout().contains("\"venue\":\"V2\""));
+    reader.terminate().exits(0);
+}
+
+/// What is named and not there yet is waited for as long as asked.
+#[test]
+fn symbols_are_waited_for() {
+    let bus = TestBus::new();
+    run(&bus.publish("sim:events=10")).exits(0);
+    let wanted = "--from seq:1 --until closed --instrument A/B --kind trade";
+    run(&bus.subscribe(&format!("{wanted} --wait-seconds 0"))).exits(2).says(&["--instrument", "SIM0001", "--wait-seconds"]);
+    run(&bus.subscribe("--stream empty --instrument A/B")).exits(4).says(&["empty"]);
+    let mut reader = Running::start(tapewire(&bus.subscribe(&format!("{wanted} --wait-seconds 30"))));
+    let looks = std::fs::read_to_string(format!("/proc/{}/io", reader.pid())).map(|_| ());
+    until("it has looked", || {
+        let io = std::fs::read_to_string(format!("/proc/{}/io", reader.pid())).unwrap_or_default();
+        let reads = io.lines().find_map(|line| line.strip_prefix("syscr: ")?.parse::<u64>().ok());
+        (reads > Some(200) || looks.is_err() || !reader.is_alive()).then_some(())
+    });
+    assert!(reader.is_alive(), "it did not wait");
+    let path = bus.file("V1.csv", trade_on("V1"));
+    run(&bus.publish(&format!("csv:{}", path.display()))).exits(0);
+    assert_eq!(reader.finish().exits(0).stdout.matches("\"kind\":\"trade\"").count(), 1);
 }
 
 /// The last published sequence, seen from outside.

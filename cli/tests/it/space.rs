@@ -32,7 +32,7 @@ fn small_shared_memory_is_said() {
                         exec $TAPEWIRE publish --bus $DIRECTORY/b --feed sim:events=10 --journal-pages 16";
     let directory = tempfile::tempdir().unwrap();
     let Some(finished) = in_namespace(JOURNAL, directory.path()) else { return };
-    finished.exits(1).says(&["/dev/shm", "journal_pages"]);
+    finished.exits(1).says(&["/dev/shm", "--journal-pages"]);
     in_namespace(POOL, directory.path()).unwrap().exits(1).says(&["/dev/shm", "pages_ahead", "remount"]);
     // Given room, the same bus goes on.
     in_namespace("exec $TAPEWIRE publish --bus $DIRECTORY/b --feed sim:events=10", directory.path()).unwrap().exits(0);

@@ -54,6 +54,21 @@ fn everybody_is_seen_while_they_live() {
     assert!(text.contains("stream: market") && text.contains("seq durable: "), "{text}");
 }
 
+/// Damage is shown among the rest, and the exit code says that there is some.
+#[test]
+fn damage_is_seen_by_stat() {
+    let bus = TestBus::new();
+    run(&bus.publish("sim:events=10,accounts=1")).exits(0);
+    let path = bus.path().join("market/epoch");
+    let epoch = std::fs::read(&path).unwrap();
+    std::fs::write(&path, "nonsense\n").unwrap();
+    let shown = run(&format!("stat {}", bus.path().display())).exits(3).json();
+    assert!(shown["faults"][0].as_str().unwrap().contains(path.to_str().unwrap()), "{shown}");
+    assert_eq!(shown["streams"][0]["stream"], "account", "{shown}");
+    std::fs::write(&path, epoch).unwrap();
+    stat(&bus);
+}
+
 #[track_caller]
 fn found<'a>(report: &'a Value, check: &str, level: &str) -> &'a Value {
     let list = report["checks"].as_array().unwrap();
@@ -192,6 +207,14 @@ fn results_are_printed_as_asked() {
         }
         assert!(run(&command).exits(0).json().is_object());
     }
+    let digest = bus.digest("--tier historical --from seq:1 --until head");
+    let text = run(&format!("{digest} --output text")).exits(0).stdout;
+    assert!(text.contains("events: 300") && text.contains("sequence errors: 0"), "{text}");
+    assert_eq!(run(&format!("{digest} --output json")).exits(0).json(), run(&digest).exits(0).json());
+    let man = run(&format!("man --out {path}/man --output json")).exits(0).json();
+    assert_eq!(man["manual_pages"], format!("{path}/man"));
+    let printed = |output: &str| run(&bus.subscribe(&format!("--from seq:1 --until head {output}"))).exits(0).stdout;
+    assert_eq!(printed("--output json"), printed("--output ndjson"));
     let demo = |flag: &str| run(&format!("demo --seconds 1 --speed 2000 {flag}")).exits(0);
     assert_eq!(demo("--json").json()["identical"], true);
     assert_eq!(demo("--output json").json()["identical"], true);

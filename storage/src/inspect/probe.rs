@@ -27,8 +27,10 @@ const SYNCS: u64 = 5;
 pub fn probe_disk(directory: &Path) -> Result<DiskProbe> {
     let path = directory.join(format!("probe-{}.tmp", std::process::id()));
     let probed = probe_file(&path);
-    RealDisk.remove(&path).map_err(StorageError::io("remove", &path))?;
-    probed
+    let removed = RealDisk.remove(&path).map_err(StorageError::io("remove", &path));
+    // What kept the file from being made comes before that there is none to remove.
+    let probe = probed?;
+    removed.map(|()| probe)
 }
 
 fn probe_file(path: &Path) -> Result<DiskProbe> {
