@@ -6,9 +6,8 @@ use crate::{
     harness::{RecordReader, STREAM, TestBus, TestSequencer, check_all, check_clean, names_with, settings, wait_until},
 };
 use std::{fs, os::unix::fs::MetadataExt as _, path::Path, process::Command};
-use tapewire_schemas::Scale;
 use tapewire_storage::{
-    Bus, Cursor, CursorPosition, LogReader, Registry, RetentionPolicy, StorageError, StoreMark, StreamWriter, WalSettings, prune_stream,
+    Bus, Cursor, CursorPosition, LogReader, RetentionPolicy, StorageError, StoreMark, StreamWriter, WalSettings, prune_stream,
     recover_stream, verify_stream,
 };
 
