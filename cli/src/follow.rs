@@ -11,7 +11,7 @@ use std::time::{Duration, Instant};
 use tapewire_schemas::{EventRef, Kind};
 use tapewire_stdx::{cores, wait::Wait};
 use tapewire_storage::{Bus, LogReader, Registry, StorageError};
-use tapewire_subscribers::{Conflation, Filter, Merged, Polled, SubscribeError, Subscriber, SubscriberSettings, definitions_at};
+use tapewire_subscribers::{Conflation, Filter, Merged, Polled, Start, SubscribeError, Subscriber, SubscriberSettings, definitions_at};
 
 /// Events per poll.
 const POLL_EVENTS: usize = 4096;
@@ -94,6 +94,7 @@ fn start_is_pruned(arguments: &ReadArguments) -> String {
         StartArgument::Cursor(name) => format!(
             "--from cursor:{name}: {gone}: `tapewire cursor move {bus} --stream {stream} {name} --to oldest` goes on with what is kept"
         ),
+        StartArgument::At(Start::Seq(sequence)) => format!("--from seq:{sequence}: {gone}: begin with --from oldest"),
         _ => format!("--from: {gone}: begin with --from oldest"),
     }
 }

@@ -88,7 +88,7 @@ fn pruning_says_what_it_did_and_who_holds_what() {
     let oldest = report["oldest"].as_u64().unwrap();
     assert_eq!(bus.verify().exits(0).json()["first_sequence"], oldest);
     run(&bus.subscribe("--tier historical --from seq:1 --until head")).exits(1).says(&[
-        "--from",
+        "--from seq:1",
         "\"market\"",
         bus.path().to_str().unwrap(),
         "no longer kept",
