@@ -1,7 +1,7 @@
 //! The `tapewire` command: raw arguments → resolved settings → `run`.
 //!
 //! stdout is data, stderr is everything else. Exit codes: 0 done; 1 failed; 2 wrong usage or input, files of another format version among it;
-//! 3 damage, or a digest that does not agree; 4 no such bus, stream or cursor, or another process has it.
+//! 3 damage, records that were lost to it, or a digest that does not agree; 4 no such bus, stream or cursor, or another process has it.
 
 mod args;
 mod console;
@@ -89,6 +89,7 @@ fn exit_code(error: &anyhow::Error) -> u8 {
         Some(StorageError::CursorDamaged { .. } | StorageError::Registry { .. }) => return 3,
         Some(StorageError::NoBus { .. } | StorageError::NoStream { .. } | StorageError::NoCursor { .. }) => return 4,
         Some(StorageError::WriterActive { .. } | StorageError::PrunerActive { .. } | StorageError::CursorBusy { .. }) => return 4,
+        Some(StorageError::BusBusy { .. }) => return 4,
         Some(StorageError::Foreign { .. } | StorageError::Version { .. } | StorageError::Setting { .. }) => return 2,
         Some(StorageError::CursorName { .. }) => return 2,
         _ => {}

@@ -39,7 +39,7 @@ const OTHERS_MODE: u32 = 0o077;
 pub trait Disk: Debug + Send + Sync {
     /// Opens a file. [`Access::Direct`] where the file system cannot do it is [`io::ErrorKind::InvalidInput`].
     fn open(&self, path: &Path, access: Access) -> io::Result<Box<dyn DiskFile>>;
-    /// Creates a directory and its parents.
+    /// Creates a directory and its parents; the names of those that were not there are durable afterwards.
     fn create_dir_all(&self, path: &Path) -> io::Result<()>;
     /// Names in a directory, sorted.
     fn list(&self, path: &Path) -> io::Result<Vec<String>>;
@@ -119,7 +119,14 @@ impl Disk for RealDisk {
     }
 
     fn create_dir_all(&self, path: &Path) -> io::Result<()> {
-        std::fs::create_dir_all(path)
+        let missing: Vec<&Path> = path.ancestors().take_while(|path| !path.as_os_str().is_empty() && !path.exists()).collect();
+        std::fs::create_dir_all(path)?;
+        for made in missing {
+            // Of a relative path the first name lies in the working directory.
+            let parent = made.parent().filter(|parent| !parent.as_os_str().is_empty()).unwrap_or(Path::new("."));
+            self.sync_dir(parent)?;
+        }
+        Ok(())
     }
 
     fn list(&self, path: &Path) -> io::Result<Vec<String>> {

@@ -96,8 +96,8 @@ fn read_all(bus: &Bus) -> bool {
 
 /// Recovers, and once more: what was recovered needs nothing more.
 fn recover_twice(bus: &Bus) {
-    if let Ok(first) = recover_stream(bus, STREAM, &settings()) {
-        let second = recover_stream(bus, STREAM, &settings()).expect("what was recovered can be recovered");
+    if let Ok(first) = recover_stream(bus, STREAM) {
+        let second = recover_stream(bus, STREAM).expect("what was recovered can be recovered");
         assert_eq!((second.epoch, second.last_sequence), (first.epoch, first.last_sequence), "recovery changes what was recovered");
     }
 }

@@ -54,7 +54,7 @@ impl Stream {
     }
 
     fn recover(&self) -> Result<Tail, StorageError> {
-        recover_stream(&self.bus, STREAM, &SETTINGS)
+        recover_stream(&self.bus, STREAM)
     }
 
     /// The stream as it was, on a disk of its own.

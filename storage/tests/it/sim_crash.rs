@@ -130,7 +130,7 @@ fn go_on(image: Image, kept: u64, definitions: u64, starts: &[u64]) -> u64 {
     }
     let defined = Registry::open(&bus.stream(STREAM)).unwrap().definitions().count() as u64;
     assert!(defined >= definitions, "{defined} of {definitions} definitions");
-    let recovered = match recover_stream(&bus, STREAM, &SETTINGS) {
+    let recovered = match recover_stream(&bus, STREAM) {
         Err(StorageError::NoStream { .. }) => 0,
         other => other.unwrap().last_sequence,
     };
@@ -241,7 +241,7 @@ fn a_power_loss_during_a_recovery_keeps_what_was_durable() {
             if let Some(bus) = bus_of(&second) {
                 let kept = *kept;
                 second.watch(Arc::new(move || kept));
-                let recovered = recover_stream(&bus, STREAM, &SETTINGS);
+                let recovered = recover_stream(&bus, STREAM);
                 assert!(recovered.is_ok() || unpack(kept).0 == 0, "{recovered:?}");
                 count += cut_power_everywhere(&crashed, &second.log(), unpack, &life.starts(), 2);
             }
@@ -336,7 +336,7 @@ fn fail_at(number: usize, fault: Fault) {
     if let Ok(mut reader) = RecordReader::open(&bus, 1) {
         assert!(reader.drain(&mut Expected::new(&life.starts())).unwrap() >= committed, "readers go on");
     }
-    let recovered = match recover_stream(&bus, STREAM, &SETTINGS) {
+    let recovered = match recover_stream(&bus, STREAM) {
         Err(StorageError::NoStream { .. }) => 0,
         other => other.unwrap().last_sequence,
     };

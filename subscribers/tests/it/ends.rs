@@ -78,7 +78,7 @@ fn a_recovered_stream_is_closed() {
     });
     // As a crash leaves it: the epoch has no end.
     drop(publisher);
-    recover_stream(&bus, "market", &WalSettings::default()).unwrap();
+    recover_stream(&bus, "market").unwrap();
     assert_eq!(reader.join().unwrap().last(), Some(&(last, last)));
     for tier in TIERS {
         assert_eq!(read(&bus, tier, Start::Seq(1), End::Closed).last(), Some(&(last, last)), "{tier:?}");
