@@ -42,20 +42,20 @@ impl JournalMap {
         Err(self.damage(copy.page_index(), end, reason))
     }
 
-    /// Refuses a dead writer's ring that ends with `last_sequence`, before `page_index`, and holds later pages, or records that were
-    /// published before it died: what is between them was there.
-    pub(crate) fn check_end(&self, page_index: u64, last_sequence: u64) -> Result<()> {
+    /// Refuses a dead writer's ring that ends with `last_sequence`, at a byte of a page, and holds pages from `next_page` on, or lacks
+    /// records that were published before it died: what is between them was there.
+    pub(crate) fn check_end(&self, (page_index, at): (u64, usize), next_page: u64, last_sequence: u64) -> Result<()> {
         let next = last_sequence + 1;
-        if let Some(later) = self.newest_started().filter(|later| *later >= page_index) {
+        if let Some(later) = self.newest_started().filter(|later| *later >= next_page) {
             let begins = self.page_word(later, tapewire_schemas::FIRST_SEQUENCE_OFFSET, Ordering::Relaxed);
             let reason = format!("record {next} is not here, and page {later} behind it begins with record {begins}");
-            return Err(self.damage(page_index, 0, reason));
+            return Err(self.damage(page_index, at, reason));
         }
         // The hint is stored after what it counts was committed: it may be old, and never ahead.
         let published = self.seq_published();
         if last_sequence < published {
             let reason = format!("record {next} is not here, and everything up to {published} was published");
-            return Err(self.damage(page_index, 0, reason));
+            return Err(self.damage(page_index, at, reason));
         }
         Ok(())
     }

@@ -260,13 +260,15 @@ impl JournalReader {
     /// The page of the ring that holds `sequence`, or would when it is written: `None` when it is older than the ring.
     pub(crate) fn find(&self, sequence: u64) -> Option<u64> {
         let newest = self.newest_page()?;
-        let (mut low, mut high) = ((newest + 1).saturating_sub(self.map.page_count()), newest);
+        let oldest = (newest + 1).saturating_sub(self.map.page_count());
+        let (mut low, mut high) = (oldest, newest);
         // Recycled pages are the oldest ones: they count as beginning early enough, and the answer is checked at the end.
         let begins_by = |page_index| self.first_sequence(page_index).is_none_or(|first| first <= sequence);
         while low < high {
             let middle = (low + high).div_ceil(2);
             if begins_by(middle) { low = middle } else { high = middle - 1 }
         }
-        self.first_sequence(low).filter(|first| *first != 0 && *first <= sequence).map(|_| low)
+        // A hole counts as beginning early enough too: then the page lies before it.
+        (oldest..=low).rev().find(|page_index| self.first_sequence(*page_index).is_some_and(|first| first != 0 && first <= sequence))
     }
 }

@@ -35,7 +35,7 @@ pub(super) fn salvage(
     loop {
         let last_sequence = last.as_ref().map_or(0, |last| last.page.seal.last_sequence);
         if copy.load(map, page_index).is_err() || copy.first_sequence() == 0 {
-            map.check_end(page_index, last_sequence)?;
+            map.check_end((page_index, 0), page_index, last_sequence)?;
             return Ok(last);
         }
         let continued = last.as_ref().filter(|last| is_page(&last.page, epoch, page_index));
@@ -47,7 +47,7 @@ pub(super) fn salvage(
             return Err(map.damage(page_index, extent.end, reason));
         }
         if !copy.is_ended() {
-            map.check_end(page_index + 1, end_sequence)?;
+            map.check_end((page_index, extent.end), page_index + 1, end_sequence)?;
         }
         last = Some(match last {
             Some(last) if is_page(&last.page, epoch, page_index) => continue_page(map, &copy, last, extent, buffer)?,

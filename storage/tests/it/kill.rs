@@ -9,6 +9,7 @@ use std::{
     path::Path,
     time::{Duration, Instant},
 };
+use tapewire_schemas::{Control, ControlCode, Event, Payload, Stamp};
 use tapewire_stdx::wait::Wait;
 use tapewire_storage::{CutGroup, StorageError, StreamWriter, recover_stream, verify_stream};
 
@@ -199,4 +200,45 @@ fn a_group_cut_by_a_kill_is_named_again_and_again() {
     sequencer.close(writer);
     assert_eq!(recover_stream(&test.bus, STREAM).unwrap().cut_group, None);
     assert!(names_with(&test.bus.memory_directory(), ".journal").is_empty());
+}
+
+/// A writer's first record is its epoch's start, its second the name of the group that was cut: one that dies between them leaves it to the
+/// next.
+#[test]
+fn a_cut_group_is_named_however_many_writers_die_before() {
+    let test = TestBus::new();
+    let open = || StreamWriter::open(&test.bus, STREAM, &settings()).unwrap();
+    let control = |sequencer: &mut TestSequencer, code, epoch, first, last| {
+        let payload = Payload::Control(Control::new(code, epoch, first, last));
+        sequencer.append_event(&Event { stamp: Stamp::default(), payload });
+    };
+    let writer = open();
+    let mut sequencer = TestSequencer::new(&writer);
+    sequencer.append_pages(1);
+    let first_sequence = sequencer.last_sequence() + 1;
+    // It begins in a page before the last one, and in a segment before that of the next writer.
+    sequencer.append_part(9);
+    let cut = CutGroup { epoch: 1, first_sequence, last_sequence: sequencer.last_sequence() };
+    assert!(sequencer.page_count() > 2);
+    drop((sequencer, writer));
+    for epoch in 2..5 {
+        let writer = open();
+        assert_eq!((writer.epoch(), writer.tail().cut_group), (epoch, Some(cut)));
+        let mut sequencer = TestSequencer::new(&writer);
+        control(&mut sequencer, ControlCode::EpochStart, writer.tail().epoch, writer.tail().last_sequence, 0);
+        drop((sequencer, writer));
+        assert_eq!(recover_stream(&test.bus, STREAM).unwrap().cut_group, Some(cut));
+    }
+    let writer = open();
+    let mut sequencer = TestSequencer::new(&writer);
+    control(&mut sequencer, ControlCode::EpochStart, writer.tail().epoch, writer.tail().last_sequence, 0);
+    control(&mut sequencer, ControlCode::GroupCut, cut.epoch, cut.first_sequence, cut.last_sequence);
+    drop((sequencer, writer));
+    assert_eq!(recover_stream(&test.bus, STREAM).unwrap().cut_group, None, "it has its name");
+    // Starts behind a whole event name nothing.
+    let writer = open();
+    let mut sequencer = TestSequencer::new(&writer);
+    control(&mut sequencer, ControlCode::EpochStart, writer.tail().epoch, writer.tail().last_sequence, 0);
+    drop((sequencer, writer));
+    assert_eq!(recover_stream(&test.bus, STREAM).unwrap().cut_group, None);
 }

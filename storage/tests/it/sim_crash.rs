@@ -4,7 +4,7 @@
 use crate::{
     content::Expected,
     harness::{RecordReader, STREAM, TestSequencer, check_all, remove_memory, wait_until},
-    sim_disk::{Fault, Image, ROOT, SimDisk},
+    sim_disk::{BUS, Fault, Image, SimDisk},
 };
 use fastrand::Rng;
 use std::{
@@ -68,7 +68,7 @@ impl Life {
 
     /// Groups of some records, pages, segments and epochs; definitions; an end in good order and one without.
     fn run(&self, disk: &SimDisk) -> Result<(), StorageError> {
-        let bus = Bus::open_or_create_on(Arc::new(disk.clone()), Path::new(ROOT))?;
+        let bus = Bus::open_or_create_on(Arc::new(disk.clone()), Path::new(BUS))?;
         let (mut writer, mut sequencer) = self.open(&bus, disk, 0)?;
         self.define(&mut writer, "A")?;
         for count in [1, 3, 5, 2] {
@@ -106,7 +106,7 @@ impl Life {
 
 /// The bus of an image; `None` where it has none yet.
 fn bus_of(disk: &SimDisk) -> Option<Bus> {
-    match Bus::open_on(Arc::new(disk.clone()), Path::new(ROOT)) {
+    match Bus::open_on(Arc::new(disk.clone()), Path::new(BUS)) {
         Ok(bus) => Some(bus),
         Err(StorageError::NoBus { .. }) => None,
         Err(error) => panic!("{error}"),
@@ -330,7 +330,7 @@ fn fail_at(number: usize, fault: Fault) {
         // A spare that could not be removed, or was not needed.
         Ok(()) => {}
         Err(StorageError::Io { .. } | StorageError::NoSpace { .. }) => {}
-        Err(StorageError::Poisoned { reason, .. }) => assert!(reason.contains(ROOT), "{reason}"),
+        Err(StorageError::Poisoned { reason, .. }) => assert!(reason.contains(BUS), "{reason}"),
         Err(other) => panic!("{other}"),
     }
     if let Ok(mut reader) = RecordReader::open(&bus, 1) {
