@@ -260,3 +260,47 @@ impl Sequencer {
         counters
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::{Sequencer, SequencerParts};
+    use crate::{
+        error::Refused,
+        opener::{Opener, OpenerParts},
+        settings::WhenFull,
+    };
+    use std::{sync::Arc, time::Duration};
+    use tapewire_schemas::{BookRef, Event, Level, Payload, RECORD_LEVELS_MAX, Stamp};
+    use tapewire_storage::Bus;
+    use tapewire_transport::TransportConfig;
+
+    /// The opener ends while a group is written: all of the group is published, and nothing of the next.
+    #[test]
+    fn a_group_that_has_begun_is_not_cut_by_the_end_of_the_opener() {
+        let directory = tempfile::tempdir().unwrap();
+        let bus = Bus::open_or_create(directory.path()).unwrap();
+        let config = TransportConfig::new(bus.id(), "market", bus.stream("market").id());
+        let wake_interval = Duration::from_millis(1);
+        let mut opener =
+            Opener::start(OpenerParts { config, epoch: 1, journal: None, wake_interval, bus: bus.clone(), cell: None }).unwrap();
+        let mut sequencer = Sequencer::new(SequencerParts {
+            first_sequence: 1,
+            progress: None,
+            status: None,
+            opener: Arc::clone(&opener.shared),
+            page_wait_ticks_max: u64::MAX,
+            when_full: WhenFull::Stall,
+        })
+        .unwrap();
+        // Ten records of a quarter of a page: the page that is there, and three more.
+        let bids = vec![Level::default(); 10 * RECORD_LEVELS_MAX];
+        let book = BookRef { venue_seq_first: 0, venue_seq_last: 0, bids: &bids, asks: &[] };
+        let event = Event { stamp: Stamp::default(), payload: Payload::BookSnapshot(book) };
+        sequencer.reserve(3).unwrap();
+        opener.stop().unwrap();
+        assert_eq!(sequencer.publish(&event), Ok(1));
+        assert_eq!((sequencer.next_sequence(), sequencer.page_index()), (11, 3));
+        assert_eq!(sequencer.publish(&event), Err(Refused::Closed));
+        assert_eq!((sequencer.next_sequence(), sequencer.page_index()), (11, 3), "nothing of it is visible");
+    }
+}
