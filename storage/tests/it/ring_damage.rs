@@ -225,7 +225,7 @@ impl Living {
     /// The journaler refuses to seal what it finds in a page, at a byte of it, and `damaged`, the sequence there, is never durable. `false`
     /// where it had been there before the damage.
     #[track_caller]
-    fn is_poisoned(self, slot: usize, damaged: u64) -> bool {
+    fn poisons(self, slot: usize, damaged: u64) -> bool {
         let Err(error) = self.sequencer.settle() else { return false };
         let StorageError::Poisoned { reason, .. } = &error else { panic!("{error}") };
         let said = reason.split(" is damaged at byte ").nth(1).and_then(|rest| rest.split(':').next()?.parse::<usize>().ok());
@@ -253,7 +253,7 @@ fn poisons(write: impl Fn(&mut TestSequencer), damage: impl Fn(&mut Living) -> u
     let is_refused = |_: &u32| {
         let mut living = Living::new(&write);
         let damaged = damage(&mut living);
-        living.is_poisoned(SECOND_SLOT, damaged)
+        living.poisons(SECOND_SLOT, damaged)
     };
     assert!((0..20).any(|attempt| is_refused(&attempt)), "what was damaged was sealed, twenty times");
 }

@@ -5,7 +5,7 @@ use std::time::{Duration, Instant};
 use tapewire_publisher::{Durability, Publisher, PublisherSettings};
 use tapewire_schemas::{BookRef, Event, Level, Payload, RECORD_LEVELS_MAX, Scale, Stamp};
 use tapewire_stdx::wait::Wait;
-use tapewire_storage::{Bus, WalSettings, recover_stream};
+use tapewire_storage::{Bus, recover_stream};
 use tapewire_subscribers::{End, Polled, Start, SubscribeError, Subscriber, SubscriberSettings, Tier, definitions_at};
 
 const TIERS: [Tier; 3] = [Tier::Realtime(Wait::Yield), Tier::Delayed(Duration::from_millis(5)), Tier::Historical];
