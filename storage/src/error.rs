@@ -115,7 +115,7 @@ pub enum StorageError {
     /// Nobody removes it.
     #[error(
         "journal {} is damaged at byte {offset}: {reason}; the log has everything up to the last sync and stays readable: to go on with that, \
-         move the journal to another directory (it may be all there is of what was published since) and recover again",
+         move the journal away, to another directory (it may be all there is of what was published since), and recover again",
         path.display()
     )]
     Journal {

@@ -172,7 +172,7 @@ pub(super) fn segment() -> Target {
 }
 
 pub(super) fn segment_of_the_dead() -> Target {
-    segment_of("segment_of_the_dead", Some("epoch=1"))
+    segment_of("segment_of_the_dead", Some("epoch=1 after=0 segment_pages=2"))
 }
 
 /// A journal whose writer died: its header and the beginning of its pages.
