@@ -1,7 +1,7 @@
 //! The `tapewire` command: raw arguments → resolved settings → `run`.
 //!
 //! stdout is data, stderr is everything else. Exit codes: 0 done; 1 failed; 2 wrong usage or input, files of another format version among it;
-//! 3 damage, or a digest that does not agree; 4 no such bus, stream or cursor, or another process has it.
+//! 3 damage, records that were lost to it, or a digest that does not agree; 4 no such bus, stream or cursor, or another process has it.
 
 mod args;
 mod console;
@@ -102,7 +102,7 @@ fn storage_exit_code(error: &StorageError) -> Option<u8> {
         StorageError::CursorDamaged { .. } | StorageError::Registry { .. } => 3,
         StorageError::NoBus { .. } | StorageError::NoStream { .. } | StorageError::NoCursor { .. } => 4,
         StorageError::WriterActive { .. } | StorageError::LockHeld { .. } => 4,
-        StorageError::PrunerActive { .. } | StorageError::CursorBusy { .. } => 4,
+        StorageError::PrunerActive { .. } | StorageError::CursorBusy { .. } | StorageError::BusBusy { .. } => 4,
         StorageError::Foreign { .. } | StorageError::Version { .. } | StorageError::Setting { .. } => 2,
         StorageError::StreamName { .. } | StorageError::CursorName { .. } => 2,
         StorageError::NoPages { .. } | StorageError::NoPage { .. } => 2,

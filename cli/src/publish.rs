@@ -89,7 +89,7 @@ pub fn run(arguments: &PublishArguments) -> anyhow::Result<Outcome> {
             "events": event_count, "epoch": epoch, "first_sequence": first_sequence, "last_sequence": last_sequence,
             "seconds": seconds, "records": counters.records, "pages": counters.pages, "stalls": counters.stalls,
             "refused": counters.refused, "salvaged": recovered.salvaged_count, "torn_pages": recovered.torn_pages,
-            "lost": recovered.lost_count, "left_out": left_out, "private_dropped": dropped, "accounts": accounts,
+            "lost": recovered.lost_count, "missing_pages": recovered.missing_pages, "left_out": left_out, "private_dropped": dropped, "accounts": accounts,
             "feed": {
                 "skipped": met.skipped, "superseded": met.superseded, "unjoined": met.unjoined, "checksums": met.checksums,
                 "gaps": met.gaps, "disconnects": met.disconnects,

@@ -110,8 +110,8 @@ impl Publisher {
     fn begin_epoch(&mut self) -> Result<(), PublishError> {
         let tail = self.writer.tail().clone();
         self.control(Control::new(ControlCode::EpochStart, tail.epoch, tail.last_sequence, 0))?;
-        if let Some(first) = tail.cut_group {
-            self.control(Control::new(ControlCode::GroupCut, tail.epoch, first, tail.last_sequence))?;
+        if let Some(group) = tail.cut_group {
+            self.control(Control::new(ControlCode::GroupCut, group.epoch, group.first_sequence, group.last_sequence))?;
         }
         self.repeat_definitions()?;
         Ok(())

@@ -8,7 +8,7 @@ use crate::{
     opener::{OpenerShared, PagePair},
     settings::WhenFull,
 };
-use std::sync::Arc;
+use std::{collections::VecDeque, sync::Arc};
 use tapewire_schemas::{Event, RECORDS_END, RECORDS_OFFSET, RecordDraft};
 use tapewire_stdx::{
     clock::ticks,
@@ -43,6 +43,9 @@ pub(crate) struct Sequencer {
     progress: Option<JournalProgress>,
     status: Option<WalStatus>,
     opener: Arc<OpenerShared>,
+    /// Pages of the group that is being written, with room for as many as can be ready: taken before its first record, so that nothing
+    /// that ends meanwhile cuts it.
+    reserved: VecDeque<PagePair>,
     page_wait_ticks_max: u64,
     when_full: WhenFull,
     counters: SequencerCounters,
@@ -69,6 +72,7 @@ impl Sequencer {
             next_sequence: parts.first_sequence,
             progress: parts.progress,
             status: parts.status,
+            reserved: VecDeque::with_capacity(parts.opener.ready.capacity()),
             opener: parts.opener,
             page_wait_ticks_max: parts.page_wait_ticks_max,
             when_full: parts.when_full,
@@ -94,7 +98,7 @@ impl Sequencer {
         Ok(first_sequence)
     }
 
-    /// A group is begun only when there are pages for all of it: it is never cut by a full journal.
+    /// A group is begun only with the pages for all of it: neither a full journal nor the end of the opener cuts it.
     #[cold]
     fn append_group(&mut self, event: &Event<'_>) -> Result<(), Refused> {
         let (mut pages, mut offset) = (0, self.offset);
@@ -108,9 +112,20 @@ impl Sequencer {
         if pages >= self.opener.ready.capacity() {
             return Err(Refused::TooLarge);
         }
-        self.wait_for_pages(pages)?;
+        self.reserve(pages)?;
         for draft in event.records() {
             self.append(&draft)?;
+        }
+        Ok(())
+    }
+
+    /// Takes that many pages from the opener. What it gets stays with it also where it does not get all of them: the next page is the first
+    /// of them then.
+    fn reserve(&mut self, count: usize) -> Result<(), Refused> {
+        self.wait_for_pages(count.saturating_sub(self.reserved.len()))?;
+        while self.reserved.len() < count {
+            // An opener that ends takes back what is ready.
+            self.reserved.push_back(self.opener.ready.pop().ok_or(Refused::Closed)?);
         }
         Ok(())
     }
@@ -165,8 +180,8 @@ impl Sequencer {
     /// Ends the page and begins the next; nothing has happened when it is refused.
     #[cold]
     pub(crate) fn turn(&mut self) -> Result<(), Refused> {
-        self.wait_for_pages(1)?;
-        let next = self.opener.ready.pop().ok_or(Refused::Full)?;
+        self.reserve(1)?;
+        let next = self.reserved.pop_front().ok_or(Refused::Full)?;
         let ended = std::mem::replace(&mut self.page, next);
         self.end_page(ended);
         pass(FailPoint::PageTurn);
@@ -243,5 +258,49 @@ impl Sequencer {
             progress.page_ended(self.page_index, self.offset, self.record_count);
         }
         counters
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::{Sequencer, SequencerParts};
+    use crate::{
+        error::Refused,
+        opener::{Opener, OpenerParts},
+        settings::WhenFull,
+    };
+    use std::{sync::Arc, time::Duration};
+    use tapewire_schemas::{BookRef, Event, Level, Payload, RECORD_LEVELS_MAX, Stamp};
+    use tapewire_storage::Bus;
+    use tapewire_transport::TransportConfig;
+
+    /// The opener ends while a group is written: all of the group is published, and nothing of the next.
+    #[test]
+    fn a_group_that_has_begun_is_not_cut_by_the_end_of_the_opener() {
+        let directory = tempfile::tempdir().unwrap();
+        let bus = Bus::open_or_create(directory.path()).unwrap();
+        let config = TransportConfig::new(bus.id(), "market", bus.stream("market").id());
+        let wake_interval = Duration::from_millis(1);
+        let mut opener =
+            Opener::start(OpenerParts { config, epoch: 1, journal: None, wake_interval, bus: bus.clone(), cell: None }).unwrap();
+        let mut sequencer = Sequencer::new(SequencerParts {
+            first_sequence: 1,
+            progress: None,
+            status: None,
+            opener: Arc::clone(&opener.shared),
+            page_wait_ticks_max: u64::MAX,
+            when_full: WhenFull::Stall,
+        })
+        .unwrap();
+        // Ten records of a quarter of a page: the page that is there, and three more.
+        let bids = vec![Level::default(); 10 * RECORD_LEVELS_MAX];
+        let book = BookRef { venue_seq_first: 0, venue_seq_last: 0, bids: &bids, asks: &[] };
+        let event = Event { stamp: Stamp::default(), payload: Payload::BookSnapshot(book) };
+        sequencer.reserve(3).unwrap();
+        opener.stop().unwrap();
+        assert_eq!(sequencer.publish(&event), Ok(1));
+        assert_eq!((sequencer.next_sequence(), sequencer.page_index()), (11, 3));
+        assert_eq!(sequencer.publish(&event), Err(Refused::Closed));
+        assert_eq!((sequencer.next_sequence(), sequencer.page_index()), (11, 3), "nothing of it is visible");
     }
 }

@@ -23,6 +23,7 @@ use std::{
     sync::Arc,
     time::{Duration, Instant},
 };
+use tapewire_schemas::PAGE_BYTES;
 use tapewire_stdx::wait::Wait;
 
 /// Where memory files live.
@@ -75,12 +76,16 @@ impl Bus {
     /// # Errors
     /// As [`Self::open_or_create`].
     pub fn open_or_create_on(disk: Arc<dyn Disk>, directory: &Path) -> Result<Self> {
+        Self::create_within(disk, directory, CREATE_WAIT_MAX)
+    }
+
+    fn create_within(disk: Arc<dyn Disk>, directory: &Path, wait_max: Duration) -> Result<Self> {
         disk.create_dir_all(directory).map_err(StorageError::io("create", directory))?;
         // Two processes may come at once: the lock decides who makes the identity.
         let lock_path = directory.join("bus.lock");
         let lock = disk.open(&lock_path, Access::CreatePrivate).map_err(StorageError::io("create", &lock_path))?;
         let from = Instant::now();
-        while from.elapsed() < CREATE_WAIT_MAX {
+        while from.elapsed() < wait_max {
             if let Some(bus) = Self::look(Arc::clone(&disk), directory)? {
                 return Ok(bus);
             }
@@ -95,7 +100,7 @@ impl Bus {
                 Wait::Sleep(CREATE_LOOK_INTERVAL).once();
             }
         }
-        Err(StorageError::LockHeld { path: lock_path, pid: 0 })
+        Err(StorageError::BusBusy { path: directory.to_owned(), waited_ms: wait_max.as_millis() as u64 })
     }
 
     fn look(disk: Arc<dyn Disk>, directory: &Path) -> Result<Option<Self>> {
@@ -219,7 +224,14 @@ impl Stream {
         let Some(payload) = small_file::read(self.disk(), &path, "epoch")? else { return Ok(None) };
         let number = |key| small_file::field(&payload, key).and_then(|text| text.parse::<u64>().ok());
         let epoch = number("epoch").and_then(|epoch| u32::try_from(epoch).ok());
-        let state = epoch.map(|epoch| EpochState { epoch, closed_at: number("closed_at") });
+        let segment_pages = number("segment_pages").and_then(|pages| u32::try_from(pages).ok()).filter(|pages| *pages > 0);
+        let state = epoch.zip(segment_pages).zip(number("after")).map(|((epoch, segment_pages), after)| EpochState {
+            epoch,
+            after,
+            segment_pages,
+            settled_at: number("settled_at"),
+            closed_at: number("closed_at"),
+        });
         // A line that says anything else is not understood by half.
         let state = state.filter(|state| payload == state.payload());
         state.map(Some).ok_or_else(|| StorageError::corrupt(&path, 0, format!("it says {payload:?}, which is no epoch")))
@@ -249,14 +261,50 @@ pub(crate) fn is_name(name: &str) -> bool {
 pub struct EpochState {
     /// The newest epoch.
     pub epoch: u32,
+    /// Last sequence of the epochs before it: durable in the files; 0 where there is none.
+    pub after: u64,
+    /// Pages that its writer allocates each segment with.
+    pub segment_pages: u32,
+    /// Everything up to here is durable in the files, which from now on may be cut behind it: by the writer that ends, or by a recovery.
+    /// `None` before: then the newest segment has all its pages.
+    pub settled_at: Option<u64>,
     /// Last sequence of the WAL, where the epoch ended in good order or was recovered; `None` while a writer lives or after it died.
     pub closed_at: Option<u64>,
 }
 
 impl EpochState {
+    /// Of a writer that begins.
+    pub(crate) fn begin(epoch: u32, after: u64, segment_pages: u32) -> Self {
+        Self { epoch, after, segment_pages, settled_at: None, closed_at: None }
+    }
+
+    /// With files that have everything up to `sequence`, durable.
+    pub(crate) fn settled(self, sequence: u64) -> Self {
+        Self { settled_at: Some(sequence), ..self }
+    }
+
+    /// With files that end with `sequence`.
+    pub(crate) fn closed(self, sequence: u64) -> Self {
+        Self { settled_at: None, closed_at: Some(sequence), ..self }
+    }
+
+    /// Everything up to here is durable in the files; there may be more.
+    #[must_use]
+    pub fn durable(&self) -> u64 {
+        self.after.max(self.settled_at.unwrap_or(0)).max(self.closed_at.unwrap_or(0))
+    }
+
+    /// Bytes that the newest segment has, which begins with that sequence; `None` where it may have been cut, as its epoch's end or a
+    /// recovery does.
+    pub(crate) fn segment_bytes(&self, first_sequence: u64) -> Option<u64> {
+        let is_whole = self.settled_at.is_none() && self.closed_at.is_none() && first_sequence > self.after;
+        is_whole.then_some(u64::from(self.segment_pages) * PAGE_BYTES as u64)
+    }
+
     fn payload(self) -> String {
-        let closed_at = self.closed_at.map(|sequence| format!(" closed_at={sequence}")).unwrap_or_default();
-        format!("epoch={}{closed_at}", self.epoch)
+        let optional = |key, value: Option<u64>| value.map(|sequence| format!(" {key}={sequence}")).unwrap_or_default();
+        let (settled_at, closed_at) = (optional("settled_at", self.settled_at), optional("closed_at", self.closed_at));
+        format!("epoch={} after={} segment_pages={}{settled_at}{closed_at}", self.epoch, self.after, self.segment_pages)
     }
 }
 
@@ -280,4 +328,32 @@ pub(crate) fn boot_id(disk: &dyn Disk) -> Result<u128> {
     file.read_exact_at(&mut text, 0).map_err(StorageError::io("read", path))?;
     let hex: String = text.iter().filter(|b| b.is_ascii_hexdigit()).map(|b| char::from(*b)).collect();
     u128::from_str_radix(&hex, 16).map_err(|_| StorageError::corrupt(path, 0, "it is no UUID"))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::Bus;
+    use crate::{
+        disk::{Access, Disk as _, RealDisk},
+        error::StorageError,
+    };
+    use std::time::Duration;
+
+    /// A process that stands still while it makes the identity: nobody writes a stream.
+    #[test]
+    fn a_bus_that_is_being_made_for_too_long_is_said() {
+        let directory = tempfile::tempdir().unwrap();
+        let lock = RealDisk.open(&directory.path().join("bus.lock"), Access::Create).unwrap();
+        assert!(lock.try_lock().unwrap());
+        let wait = || Bus::create_within(RealDisk::shared(), directory.path(), Duration::from_millis(5));
+        match wait() {
+            Err(error @ StorageError::BusBusy { .. }) => {
+                let said = error.to_string();
+                assert!(said.contains("bus.lock") && !said.contains("process 0") && !said.contains("stream"), "{said}");
+            }
+            other => panic!("{other:?}"),
+        }
+        drop(lock);
+        wait().unwrap();
+    }
 }

@@ -39,8 +39,25 @@ const OTHERS_MODE: u32 = 0o077;
 pub trait Disk: Debug + Send + Sync {
     /// Opens a file. [`Access::Direct`] where the file system cannot do it is [`io::ErrorKind::InvalidInput`].
     fn open(&self, path: &Path, access: Access) -> io::Result<Box<dyn DiskFile>>;
-    /// Creates a directory and its parents.
-    fn create_dir_all(&self, path: &Path) -> io::Result<()>;
+    /// Creates a directory; where there is one, [`io::ErrorKind::AlreadyExists`].
+    fn create_dir(&self, path: &Path) -> io::Result<()>;
+    /// Creates a directory and its parents where they are not there; the names of those that it creates are durable afterwards.
+    fn create_dir_all(&self, path: &Path) -> io::Result<()> {
+        // Of a relative path the first name lies in the working directory.
+        let parent = path.parent().map(|parent| if parent.as_os_str().is_empty() { Path::new(".") } else { parent });
+        let created = match (self.create_dir(path), parent) {
+            (Err(error), Some(parent)) if error.kind() == io::ErrorKind::NotFound && parent != path => {
+                self.create_dir_all(parent)?;
+                self.create_dir(path)
+            }
+            (created, _) => created,
+        };
+        match (created, parent) {
+            (Err(error), _) if error.kind() == io::ErrorKind::AlreadyExists => Ok(()),
+            (Ok(()), Some(parent)) => self.sync_dir(parent),
+            (created, _) => created,
+        }
+    }
     /// Names in a directory, sorted.
     fn list(&self, path: &Path) -> io::Result<Vec<String>>;
     /// Renames a file, replacing what was there.
@@ -118,8 +135,8 @@ impl Disk for RealDisk {
         Ok(Box::new(RealFile { file: options.open(path)?, is_locked: AtomicBool::new(false) }))
     }
 
-    fn create_dir_all(&self, path: &Path) -> io::Result<()> {
-        std::fs::create_dir_all(path)
+    fn create_dir(&self, path: &Path) -> io::Result<()> {
+        std::fs::create_dir(path)
     }
 
     fn list(&self, path: &Path) -> io::Result<Vec<String>> {

@@ -67,7 +67,7 @@ impl DurableWatch {
     #[cold]
     fn attach(&mut self) -> Result<u64> {
         self.journal = None;
-        let Some(EpochState { epoch, closed_at }) = self.stream.epoch()? else { return Ok(0) };
+        let Some(EpochState { epoch, closed_at, .. }) = self.stream.epoch()? else { return Ok(0) };
         if let Some(closed_at) = closed_at {
             return Ok(closed_at);
         }

@@ -33,6 +33,18 @@ pub enum StorageError {
         /// The directory.
         path: PathBuf,
     },
+    /// Another process makes the identity of a new bus, and does not come to its end.
+    #[error(
+        "{} is a new bus whose identity another process has been making for {waited_ms} ms: see who holds bus.lock in it (`lsof`), let it \
+         finish or end it, and try again",
+        path.display()
+    )]
+    BusBusy {
+        /// The bus directory.
+        path: PathBuf,
+        /// How long it was waited for, milliseconds.
+        waited_ms: u64,
+    },
     /// The stream has never been written.
     #[error("bus {} has no stream {stream:?} yet: publish to it first", path.display())]
     NoStream {
@@ -127,9 +139,11 @@ pub enum StorageError {
         /// How many there are.
         page_count: u64,
     },
-    /// The journal of a writer that did not end in good order is damaged: what was published after the last sync was only there.
+    /// The journal of a writer that lives or did not end in good order is damaged: what was published after the last sync was only there.
+    /// Nobody removes it.
     #[error(
-        "journal {} is damaged at byte {offset}: {reason}; the log has everything up to the last sync: to go on with that, move the journal away",
+        "journal {} is damaged at byte {offset}: {reason}; the log has everything up to the last sync and stays readable: to go on with that, \
+         move the journal away, to another directory (it may be all there is of what was published since), and recover again",
         path.display()
     )]
     Journal {

@@ -87,5 +87,5 @@ pub use retention::{
 };
 pub use stored::StoreMark;
 pub use verify::{VerifiedPage, VerifyReport, verify_pages, verify_stream};
-pub use wal::Tail;
+pub use wal::{CutGroup, Tail};
 pub use writer::{StreamWriter, WalSettings, WalStatus, recover_stream};

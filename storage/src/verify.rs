@@ -6,7 +6,7 @@ use crate::{
     error::{Result, StorageError},
     journal::{JournalCopy, JournalReader},
     retention::kept_from,
-    wal::{ValidPage, Validity, list_segments, segment_name, validate},
+    wal::{ValidPage, Validity, list_segments, may_be_sealed, segment_name, validate},
 };
 use std::path::{Path, PathBuf};
 use tapewire_schemas::{PAGE_BYTES, PageHeader, PageView, RECORDS_OFFSET, Seal, Slot, TimeFence};
@@ -66,7 +66,7 @@ pub fn verify_pages(
     mut visit: impl FnMut(&VerifiedPage<'_>) -> Result<()>,
 ) -> Result<VerifyReport> {
     // Known before the files are listed: a writer that lives moves on meanwhile, and what it adds is not looked at.
-    let durable = known_durable(stream)?;
+    let known = Known::look(stream)?;
     let (segments, total_bytes) = open_segments(stream)?;
     let kept = kept_from(stream)?;
     if let Some(first) = segments.first().map(|segment| segment.first_sequence).filter(|first| *first > kept) {
@@ -84,8 +84,9 @@ pub fn verify_pages(
         if segment.page_count == 0 {
             return Err(StorageError::corrupt(&segment.path, 0, "the file is empty, and a segment has a page at least"));
         }
+        known.check_length(stream, &segment, is_last)?;
         for page_number in 0..segment.page_count {
-            if is_last && durable.is_some_and(|durable| report.last_sequence >= durable) {
+            if is_last && known.end.is_some_and(|end| report.last_sequence >= end) {
                 break;
             }
             let offset = page_number * PAGE_BYTES as u64;
@@ -127,20 +128,48 @@ pub fn verify_pages(
             end.1 += PAGE_BYTES as u64;
         }
     }
-    if let Some(durable) = durable.filter(|durable| report.last_sequence < *durable) {
-        let reason = format!("the log ends at sequence {}, and {durable} was durable", report.last_sequence);
+    if report.last_sequence < known.durable {
+        let reason = format!("the log ends at sequence {}, and {} was durable", report.last_sequence, known.durable);
         return Err(StorageError::corrupt(&end.0, end.1, reason));
     }
     Ok(report)
 }
 
-/// What the journal or the end of the epoch says is in the files; `None` after a power loss.
-fn known_durable(stream: &Stream) -> Result<Option<u64>> {
-    Ok(match stream.epoch()? {
-        Some(EpochState { closed_at: Some(sequence), .. }) => Some(sequence),
-        Some(EpochState { epoch, closed_at: None }) => JournalReader::open(stream, epoch)?.map(|journal| journal.map().seq_durable()),
-        None => None,
-    })
+/// What is known of the files before they are read.
+struct Known {
+    state: Option<EpochState>,
+    /// Everything up to here is in them, as the epoch's file or a journal says.
+    durable: u64,
+    /// What lies behind this sequence is not looked at, because its writer may be at it; `None` after a power loss.
+    end: Option<u64>,
+}
+
+impl Known {
+    fn look(stream: &Stream) -> Result<Self> {
+        let Some(state) = stream.epoch()? else { return Ok(Self { state: None, durable: 0, end: None }) };
+        let end = match state.closed_at {
+            Some(sequence) => Some(sequence),
+            None => JournalReader::open(stream, state.epoch)?.map(|journal| journal.map().seq_durable()),
+        };
+        Ok(Self { state: Some(state), durable: state.durable().max(end.unwrap_or(0)), end })
+    }
+
+    /// Refuses a segment that is shorter than it was made, or ends inside a page: it was cut short from outside.
+    fn check_length(&self, stream: &Stream, segment: &SegmentFile, is_last: bool) -> Result<()> {
+        let made = self.state.and_then(|state| state.segment_bytes(segment.first_sequence)).filter(|_| is_last);
+        // A recovery may be at the last one, page by page: then what has to be in it is known otherwise.
+        let is_whole = segment.bytes.is_multiple_of(PAGE_BYTES as u64) || (is_last && self.state.is_some_and(|it| it.settled_at.is_some()));
+        if is_whole && made.is_none_or(|made| segment.bytes >= made) {
+            return Ok(());
+        }
+        // Whoever cuts it in good order says so first.
+        if is_last && stream.epoch()? != self.state {
+            return Ok(());
+        }
+        let made = made.map_or_else(|| "whole pages".to_owned(), |made| format!("{made} bytes"));
+        let reason = format!("the file ends here, and was made with {made}: it was cut short from outside");
+        Err(StorageError::corrupt(&segment.path, segment.bytes, reason))
+    }
 }
 
 /// A segment and its place.
@@ -148,6 +177,7 @@ struct SegmentFile {
     first_sequence: u64,
     path: PathBuf,
     file: Box<dyn DiskFile>,
+    bytes: u64,
     page_count: u64,
 }
 
@@ -179,15 +209,13 @@ fn open_listed(stream: &Stream, listed: &[u64]) -> Result<(Vec<SegmentFile>, u64
         };
         let bytes = file.length().map_err(StorageError::io("read", &path))?;
         total_bytes += bytes;
-        segments.push(SegmentFile { first_sequence, path, file, page_count: bytes / PAGE_BYTES as u64 });
+        segments.push(SegmentFile { first_sequence, path, file, bytes, page_count: bytes / PAGE_BYTES as u64 });
     }
     Ok((segments, total_bytes))
 }
 
 /// Looks at what changes meanwhile: a page of the newest segment, which a writer may be writing, and the list of segments.
 const LOOKS_MAX: u32 = 8;
-/// Pages behind the end that are asked: more than a torn group has.
-const WITNESS_PAGES_MAX: usize = 128;
 
 /// Reads and checks a page, in that many looks at most; `None` where the writer has cut the segment before it.
 fn read_page(segment: &SegmentFile, page_number: u64, looks: u32, buffer: &mut JournalCopy) -> Result<Option<Validity>> {
@@ -208,7 +236,10 @@ fn read_page(segment: &SegmentFile, page_number: u64, looks: u32, buffer: &mut J
 /// A page without a seal that holds: whether a later one says that it was durable.
 fn check_rest(segment: &SegmentFile, page_number: u64, last_sequence: u64, buffer: &mut JournalCopy) -> Result<()> {
     let offset = |page_number| page_number * PAGE_BYTES as u64;
-    for later in (page_number + 1..segment.page_count).take(WITNESS_PAGES_MAX) {
+    for later in page_number + 1..segment.page_count {
+        if !may_be_sealed(segment.file.as_ref(), later).map_err(StorageError::io("read", &segment.path))? {
+            continue;
+        }
         let Some(validity) = read_page(segment, later, 1, buffer)? else { break };
         if let Validity::Valid(page) = validity
             && page.seal.durable_sequence > last_sequence

@@ -8,7 +8,7 @@ use crate::{
     registry::{Registry, RegistryWriter},
     retention::make_directory as make_pin_directory,
     stored::seq_stored,
-    wal::{Journaler, JournalerControl, SpareAllocator, Tail, recover},
+    wal::{CutGroup, Journaler, JournalerControl, SpareAllocator, Tail, recover},
 };
 use rustix::{
     io::Errno,
@@ -114,7 +114,7 @@ fn is_alive(pid: u32) -> bool {
 #[derive(Debug)]
 pub struct StreamWriter {
     stream: Stream,
-    epoch: u32,
+    epoch: EpochState,
     tail: Tail,
     registry: RegistryWriter,
     /// `None` for a volatile stream.
@@ -134,7 +134,7 @@ impl StreamWriter {
     pub fn open(bus: &Bus, stream_name: &str, settings: &WalSettings) -> Result<Self> {
         settings.check()?;
         let mut writer = Self::take(bus, stream_name, settings)?;
-        let (stream, epoch) = (&writer.stream, writer.epoch);
+        let (stream, epoch) = (&writer.stream, writer.epoch.epoch);
         // The disk first: where it has no room, no journal is left in memory.
         let spares = SpareAllocator::start(stream, epoch, settings.segment_pages)?;
         // A journal of this epoch can only be a leftover of files that were put back since; a reader may still map it: it is not emptied.
@@ -169,15 +169,15 @@ impl StreamWriter {
         let lock = WriterLock::take(&stream)?;
         pass(FailPoint::WriterStart);
         let state = stream.epoch()?;
-        let tail = recover(&stream, state, settings.segment_pages)?;
+        let tail = recover(&stream, state)?;
         log_tail(&stream, &tail);
         // Before the epoch: a stream that has one has a registry.
         let registry = RegistryWriter::open(&stream)?;
-        let epoch = state.map_or(1, |state| state.epoch + 1);
+        let epoch = EpochState::begin(state.map_or(1, |state| state.epoch + 1), tail.last_sequence, settings.segment_pages);
         if let Some(old) = state {
             remove_journal(&stream, old.epoch)?;
         }
-        stream.set_epoch(EpochState { epoch, closed_at: None })?;
+        stream.set_epoch(epoch)?;
         pass(FailPoint::EpochTaken);
         Ok(Self { stream, epoch, tail, registry, status: None, journaler: None, lock })
     }
@@ -191,7 +191,7 @@ impl StreamWriter {
     /// This writer's epoch.
     #[must_use]
     pub fn epoch(&self) -> u32 {
-        self.epoch
+        self.epoch.epoch
     }
 
     /// Where the stream ended before: the next record is one more.
@@ -231,8 +231,8 @@ impl StreamWriter {
     pub fn close(mut self) -> Result<u64> {
         self.stop_journaler()?;
         let last_sequence = self.status.as_ref().map_or(self.tail.last_sequence, WalStatus::seq_durable);
-        self.stream.set_epoch(EpochState { epoch: self.epoch, closed_at: Some(last_sequence) })?;
-        remove_journal(&self.stream, self.epoch)?;
+        self.stream.set_epoch(self.epoch.closed(last_sequence))?;
+        remove_journal(&self.stream, self.epoch.epoch)?;
         if let Some(status) = &self.status {
             status.shared.map.wake_everyone();
         }
@@ -349,8 +349,16 @@ fn log_tail(stream: &Stream, tail: &Tail) {
             "records that were durable are gone: the last segment was cut short from outside; take them from a copy"
         );
     }
-    if let Some(first) = tail.cut_group {
-        tracing::warn!(stream = stream.name(), first, last = tail.last_sequence, "a group was cut by a crash and is not applied");
+    if tail.missing_pages > 0 {
+        tracing::error!(
+            stream = stream.name(),
+            missing_pages = tail.missing_pages,
+            last_sequence = tail.last_sequence,
+            "the last segment was cut short from outside, and what those pages held is not known; take it from a copy"
+        );
+    }
+    if let Some(CutGroup { first_sequence: first, last_sequence: last, .. }) = tail.cut_group {
+        tracing::warn!(stream = stream.name(), first, last, "a group was cut by a crash and is not applied");
     }
 }
 
@@ -358,25 +366,24 @@ fn log_tail(stream: &Stream, tail: &Tail) {
 ///
 /// # Errors
 /// As [`StreamWriter::open`].
-pub fn recover_stream(bus: &Bus, stream_name: &str, settings: &WalSettings) -> Result<Tail> {
-    settings.check()?;
+pub fn recover_stream(bus: &Bus, stream_name: &str) -> Result<Tail> {
     let stream = bus.stream(stream_name);
     let Some(state) = stream.epoch()? else {
         return Err(StorageError::NoStream { path: bus.directory().to_owned(), stream: stream_name.to_owned() });
     };
     let _lock = WriterLock::take(&stream)?;
-    let tail = recover_locked(&stream, state, settings)?;
+    let tail = recover_locked(&stream, state)?;
     // What is published next needs it.
     Registry::open(&stream)?;
     Ok(tail)
 }
 
 /// [`recover_stream`] for those who have the writer's lock.
-pub(crate) fn recover_locked(stream: &Stream, state: EpochState, settings: &WalSettings) -> Result<Tail> {
+pub(crate) fn recover_locked(stream: &Stream, state: EpochState) -> Result<Tail> {
     pass(FailPoint::WriterStart);
-    let tail = recover(stream, Some(state), settings.segment_pages)?;
+    let tail = recover(stream, Some(state))?;
     log_tail(stream, &tail);
-    stream.set_epoch(EpochState { epoch: state.epoch, closed_at: Some(tail.last_sequence) })?;
+    stream.set_epoch(state.closed(tail.last_sequence))?;
     remove_journal(stream, state.epoch)?;
     Ok(tail)
 }

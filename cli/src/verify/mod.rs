@@ -11,9 +11,7 @@ use crate::{
 use deep::DeepCheck;
 use serde_json::json;
 use tapewire_stdx::failpoint;
-use tapewire_storage::{
-    Bus, Registry, StorageError, VerifyReport, WalSettings, rebuild_registry, recover_stream, verify_pages, verify_stream,
-};
+use tapewire_storage::{Bus, Registry, StorageError, VerifyReport, rebuild_registry, recover_stream, verify_pages, verify_stream};
 
 pub fn run_verify(arguments: &VerifyArguments) -> anyhow::Result<Outcome> {
     let bus = Bus::open(&arguments.stream.bus)?;
@@ -58,15 +56,21 @@ pub fn run_recover(arguments: &RecoverArguments) -> anyhow::Result<Outcome> {
         failpoint::arm(kill.point, kill.nth);
     }
     let bus = Bus::open(&arguments.bus)?;
-    let rebuilt = if is_rebuilding { Some(rebuild_registry(&bus, &arguments.stream, &WalSettings::default())?) } else { None };
-    let tail = recover_stream(&bus, &arguments.stream, &WalSettings::default())?;
+    let rebuilt = if is_rebuilding { Some(rebuild_registry(&bus, &arguments.stream)?) } else { None };
+    // What a recovery finds missing is said once: by the first.
+    let tail = match &rebuilt {
+        Some(rebuilt) => rebuilt.tail.clone(),
+        None => recover_stream(&bus, &arguments.stream)?,
+    };
     let summary = json!({
         "epoch": tail.epoch, "last_sequence": tail.last_sequence, "salvaged": tail.salvaged_count, "torn_pages": tail.torn_pages,
-        "lost": tail.lost_count, "cut_group": tail.cut_group,
-        "registry": rebuilt.map(|it| {
+        "lost": tail.lost_count, "missing_pages": tail.missing_pages,
+        "cut_group": tail.cut_group.map(|group| [group.first_sequence, group.last_sequence]),
+        "registry": rebuilt.as_ref().map(|it| {
             json!({ "instruments": it.instruments, "accounts": it.accounts, "entries": it.entries, "records": it.records })
         }),
     });
     console::report(&summary, arguments.output)?;
-    Ok(Outcome::Done)
+    // The stream can be gone on with, and what was lost is damage all the same.
+    Ok(if tail.has_losses() { Outcome::Disagrees } else { Outcome::Done })
 }

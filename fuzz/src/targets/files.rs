@@ -102,13 +102,20 @@ pub(super) fn epoch() -> Target {
     let bus = Bus::open_or_create(files.path()).expect("a new bus");
     let stream = bus.stream("market");
     fs::create_dir_all(stream.directory()).expect("there is room");
-    let seeds = ["epoch=7", "epoch=4294967295 closed_at=18446744073709551615"].map(|payload| Input::plain(line("epoch", payload)));
+    let seeds = [
+        "epoch=7 after=0 segment_pages=1024",
+        "epoch=3 after=5 segment_pages=2 settled_at=9",
+        "epoch=4294967295 after=1 segment_pages=4294967295 closed_at=18446744073709551615",
+    ]
+    .map(|payload| Input::plain(line("epoch", payload)));
     let decode = move |bytes: &[u8]| {
         let path = files.path().join("market/epoch");
         fs::write(&path, bytes).expect("there is room");
         let Ok(Some(state)) = stream.epoch() else { return false };
-        let closed_at = state.closed_at.map(|sequence| format!(" closed_at={sequence}")).unwrap_or_default();
-        assert_eq!(line("epoch", &format!("epoch={}{closed_at}", state.epoch)).as_bytes(), bytes, "encoded again, it is another line");
+        let optional = |key, value: Option<u64>| value.map(|sequence| format!(" {key}={sequence}")).unwrap_or_default();
+        let ends = optional("settled_at", state.settled_at) + &optional("closed_at", state.closed_at);
+        let payload = format!("epoch={} after={} segment_pages={}{ends}", state.epoch, state.after, state.segment_pages);
+        assert_eq!(line("epoch", &payload).as_bytes(), bytes, "encoded again, it is another line");
         true
     };
     Target { name: "epoch", seeds: seeds.into(), repair: repair_line, inputs_per_run: 120_000, decode: Box::new(decode) }

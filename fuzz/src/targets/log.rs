@@ -96,8 +96,8 @@ fn read_all(bus: &Bus) -> bool {
 
 /// Recovers, and once more: what was recovered needs nothing more.
 fn recover_twice(bus: &Bus) {
-    if let Ok(first) = recover_stream(bus, STREAM, &settings()) {
-        let second = recover_stream(bus, STREAM, &settings()).expect("what was recovered can be recovered");
+    if let Ok(first) = recover_stream(bus, STREAM) {
+        let second = recover_stream(bus, STREAM).expect("what was recovered can be recovered");
         assert_eq!((second.epoch, second.last_sequence), (first.epoch, first.last_sequence), "recovery changes what was recovered");
     }
 }
@@ -172,7 +172,7 @@ pub(super) fn segment() -> Target {
 }
 
 pub(super) fn segment_of_the_dead() -> Target {
-    segment_of("segment_of_the_dead", Some("epoch=1"))
+    segment_of("segment_of_the_dead", Some("epoch=1 after=0 segment_pages=2"))
 }
 
 /// A journal whose writer died: its header and the beginning of its pages.

@@ -67,8 +67,8 @@ impl Disk for GatedDisk {
         Ok(Box::new(GatedFile { file, gate }))
     }
 
-    fn create_dir_all(&self, path: &Path) -> io::Result<()> {
-        RealDisk.create_dir_all(path)
+    fn create_dir(&self, path: &Path) -> io::Result<()> {
+        RealDisk.create_dir(path)
     }
 
     fn list(&self, path: &Path) -> io::Result<Vec<String>> {

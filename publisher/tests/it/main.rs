@@ -2,6 +2,7 @@
 
 #![allow(clippy::unwrap_used, clippy::print_stdout, reason = "tests fail loudly and say what they skip")]
 
+mod cut_group;
 mod durable;
 mod gate;
 mod hot_path;

@@ -32,7 +32,7 @@ impl JournalOverlap {
     /// # Errors
     /// What is wrong with the journal's header.
     pub fn open(stream: &Stream) -> Result<Option<Self>> {
-        let Some(EpochState { epoch, closed_at: None }) = stream.epoch()? else { return Ok(None) };
+        let Some(EpochState { epoch, closed_at: None, .. }) = stream.epoch()? else { return Ok(None) };
         Ok(JournalReader::open(stream, epoch)?.map(|journal| Self { journal, copy: JournalCopy::new() }))
     }
 

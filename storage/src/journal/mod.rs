@@ -14,6 +14,7 @@
 //! through the `PageWriter`s it is handed and reports through [`JournalProgress`], the journaler drains. A slot is reused only when its
 //! page is complete and durable. Readers in other processes copy (`reader`).
 
+mod check;
 mod reader;
 mod wake;
 
@@ -32,7 +33,7 @@ use std::{
     ptr::NonNull,
     sync::{Arc, atomic::Ordering},
 };
-use tapewire_schemas::{FORMAT_VERSION, PAGE_BYTES, PageHeader, PageView, RECORDS_OFFSET};
+use tapewire_schemas::{FORMAT_VERSION, PAGE_BYTES, PageHeader, RECORDS_OFFSET};
 use zerocopy::{FromBytes, Immutable, IntoBytes, KnownLayout};
 
 /// First word of a journal: `TWJR`.
@@ -284,8 +285,8 @@ impl JournalMap {
     }
 
     pub(crate) fn seq_published(&self) -> u64 {
-        // SYNC: a hint, at most a millisecond old; pairs with nothing.
-        self.word(SEQ_PUBLISHED).load(Ordering::Relaxed)
+        // SYNC: a hint, at most a millisecond old; pairs with the release store in `set_published`: who sees it sees what it counts.
+        self.word(SEQ_PUBLISHED).load(Ordering::Acquire)
     }
 
     /// Index of a page at or shortly before the one being written.
@@ -295,8 +296,8 @@ impl JournalMap {
     }
 
     pub(crate) fn set_published(&self, sequence: u64, page_index: u64) {
-        // SYNC: hints, see the loads.
-        self.word(SEQ_PUBLISHED).store(sequence, Ordering::Relaxed);
+        // SYNC: hints, see the loads; the records counted were committed before the position that the opener has loaded.
+        self.word(SEQ_PUBLISHED).store(sequence, Ordering::Release);
         self.word(CURRENT_PAGE).store(page_index, Ordering::Relaxed);
     }
 
@@ -329,13 +330,6 @@ impl JournalMap {
             // SYNC: seals in memory inform nobody; the disk's copy counts.
             self.word(base + index * 8).store(u64::from_le_bytes(word.try_into().expect("chunks of eight")), Ordering::Relaxed);
         }
-    }
-
-    /// The page as the journaler sees it while it may still be written.
-    pub(crate) fn view(&self, page_index: u64) -> PageView<'_> {
-        // SAFETY: in bounds, initialised, aligned; written by the protocol of `PageWriter`. The journaler, the only caller while a writer
-        // lives, is also the one who allows recycling; after the writer's death nobody recycles.
-        unsafe { PageView::from_raw(self.slot(page_index)) }
     }
 }
 

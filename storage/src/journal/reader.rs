@@ -3,7 +3,7 @@
 use super::{JournalMap, JournalState};
 use crate::{
     bus::Stream,
-    error::Result,
+    error::{Result, StorageError},
     sync::{AtomicU64, fence},
 };
 use std::sync::atomic::Ordering;
@@ -20,6 +20,8 @@ const PAGE_INDEX_OFFSET: usize = 16;
 #[derive(Debug)]
 pub(crate) struct JournalCopy {
     words: Box<[u64]>,
+    /// Of the journal that it is filled from: pages of all journals have the same indices.
+    epoch: u32,
     page_index: u64,
     /// Offset behind the last record copied.
     end: usize,
@@ -34,7 +36,14 @@ pub(crate) struct Recycled;
 
 impl JournalCopy {
     pub(crate) fn new() -> Self {
-        Self { words: vec![0; PAGE_BYTES / 8].into_boxed_slice(), page_index: 0, end: RECORDS_OFFSET, record_count: 0, ended: false }
+        Self {
+            words: vec![0; PAGE_BYTES / 8].into_boxed_slice(),
+            epoch: 0,
+            page_index: 0,
+            end: RECORDS_OFFSET,
+            record_count: 0,
+            ended: false,
+        }
     }
 
     pub(crate) fn view(&self) -> PageView<'_> {
@@ -62,6 +71,11 @@ impl JournalCopy {
         self.first_sequence() + self.record_count
     }
 
+    /// Offset behind the last record copied.
+    pub(crate) fn end(&self) -> usize {
+        self.end
+    }
+
     /// Whether the page is complete in this copy.
     pub(crate) fn is_ended(&self) -> bool {
         self.ended
@@ -69,7 +83,7 @@ impl JournalCopy {
 
     /// Starts on page `page_index`, and copies what is there.
     pub(crate) fn load(&mut self, map: &JournalMap, page_index: u64) -> Result<(), Recycled> {
-        self.page_index = page_index;
+        (self.epoch, self.page_index) = (map.header.epoch, page_index);
         self.end = RECORDS_OFFSET;
         self.ended = false;
         self.record_count = 0;
@@ -83,7 +97,7 @@ impl JournalCopy {
             return Ok(false);
         }
         let slot = map.slot_words(self.page_index);
-        if !holds(slot, self.page_index) {
+        if self.epoch != map.header.epoch || !holds(slot, self.page_index) {
             return Err(Recycled);
         }
         let from = self.end;
@@ -157,6 +171,22 @@ fn copy_words(from: &[AtomicU64], to: &mut [u64]) {
     }
 }
 
+impl JournalMap {
+    /// The newest page by the slots themselves, once it has a record: the page of the hint is recycled when the writer was lapped since,
+    /// or died.
+    pub(crate) fn newest_started(&self) -> Option<u64> {
+        (0..self.page_count()).filter_map(|slot| self.started_page(slot)).max()
+    }
+
+    /// Index of the page in a slot, once it has a record.
+    fn started_page(&self, slot: u64) -> Option<u64> {
+        let is_page = self.page_word(slot, 0, Ordering::Acquire) == GENERATION;
+        let page_index = self.page_word(slot, PAGE_INDEX_OFFSET, Ordering::Relaxed);
+        let is_started = is_page && page_index % self.page_count() == slot && self.page_word(slot, RECORDS_OFFSET, Ordering::Acquire) != 0;
+        is_started.then_some(page_index)
+    }
+}
+
 /// A journal mapped for reading.
 #[derive(Debug)]
 pub(crate) struct JournalReader {
@@ -176,6 +206,26 @@ impl JournalReader {
     /// Whether the ring may hold what the WAL does not.
     pub(crate) fn is_live(&self) -> bool {
         matches!(self.map.state(), Some(JournalState::Open | JournalState::Failed))
+    }
+
+    /// Everything up to here was committed when this was called, at least.
+    pub(crate) fn published(&self) -> u64 {
+        let newest = self.newest_page().and_then(|page_index| self.first_sequence(page_index)).unwrap_or(0);
+        self.map.seq_published().max(newest.saturating_sub(1))
+    }
+
+    /// Why a record that was published is neither in the ring nor in the files: where it should be in the ring is something else.
+    pub(crate) fn hole(&self, sequence: u64) -> StorageError {
+        let begins_by = |page_index: &u64| self.first_sequence(*page_index).is_some_and(|first| first != 0 && first <= sequence);
+        let newest = self.newest_page().unwrap_or(0);
+        let before = ((newest + 1).saturating_sub(self.map.page_count())..=newest).rev().find(begins_by);
+        let mut copy = JournalCopy::new();
+        let (page_index, at) = match before {
+            Some(before) if copy.load(&self.map, before).is_ok() && !copy.is_ended() => (before, copy.end()),
+            Some(before) => (before + 1, 0),
+            None => (newest, 0),
+        };
+        self.map.damage(page_index, at, format!("record {sequence} was published, is not in the log yet, and is not here"))
     }
 
     /// First sequence of a page: `None` when the slot holds another page, 0 when the page is empty.
@@ -204,35 +254,21 @@ impl JournalReader {
             }
         }
         let is_started = |page_index: &u64| self.first_sequence(*page_index).is_some_and(|sequence| sequence != 0);
-        Some(page_index).filter(is_started).or_else(|| self.newest_slot().filter(is_started))
-    }
-
-    /// The newest page by the slots themselves: the page of the hint is recycled when the writer was lapped since, or died.
-    fn newest_slot(&self) -> Option<u64> {
-        let page_count = self.map.page_count();
-        let started = |slot| self.started_page(slot);
-        (0..page_count).filter_map(started).max()
-    }
-
-    /// Index of the page in a slot, once it has a record.
-    fn started_page(&self, slot: u64) -> Option<u64> {
-        let is_page = self.map.page_word(slot, 0, Ordering::Acquire) == GENERATION;
-        let page_index = self.map.page_word(slot, PAGE_INDEX_OFFSET, Ordering::Relaxed);
-        let is_started =
-            is_page && page_index % self.map.page_count() == slot && self.map.page_word(slot, RECORDS_OFFSET, Ordering::Acquire) != 0;
-        is_started.then_some(page_index)
+        Some(page_index).filter(is_started).or_else(|| self.map.newest_started().filter(is_started))
     }
 
     /// The page of the ring that holds `sequence`, or would when it is written: `None` when it is older than the ring.
     pub(crate) fn find(&self, sequence: u64) -> Option<u64> {
         let newest = self.newest_page()?;
-        let (mut low, mut high) = ((newest + 1).saturating_sub(self.map.page_count()), newest);
+        let oldest = (newest + 1).saturating_sub(self.map.page_count());
+        let (mut low, mut high) = (oldest, newest);
         // Recycled pages are the oldest ones: they count as beginning early enough, and the answer is checked at the end.
         let begins_by = |page_index| self.first_sequence(page_index).is_none_or(|first| first <= sequence);
         while low < high {
             let middle = (low + high).div_ceil(2);
             if begins_by(middle) { low = middle } else { high = middle - 1 }
         }
-        self.first_sequence(low).filter(|first| *first != 0 && *first <= sequence).map(|_| low)
+        // A hole counts as beginning early enough too: then the page lies before it.
+        (oldest..=low).rev().find(|page_index| self.first_sequence(*page_index).is_some_and(|first| first != 0 && first <= sequence))
     }
 }

@@ -1,6 +1,6 @@
 //! What was durable and is not there: which record, and where it should be.
 
-use super::{LogReader, Place, segment::WITNESS_PAGES_MAX};
+use super::{LogReader, OpenSegment, Place};
 use crate::{
     error::{Result, StorageError},
     journal::JournalCopy,
@@ -43,7 +43,7 @@ impl LogReader {
         let Some(segment) = self.segment.as_ref().filter(|_| !is_known) else { return Ok(0) };
         let from = segment.find(sequence)?.map_or(0, |page_number| page_number + 1);
         let (mut buffer, mut durable) = (None, 0);
-        for page_number in from..segment.page_count.min(from + WITNESS_PAGES_MAX) {
+        for page_number in from..segment.page_count {
             if segment.header(page_number)?.is_some()
                 && let buffer = buffer.get_or_insert_with(JournalCopy::new)
                 && segment.read(page_number, buffer.bytes_mut())?
@@ -58,7 +58,20 @@ impl LogReader {
     /// Checks, once per page, that nothing which was durable followed the current one where its last good seal ends.
     pub(super) fn check_end(&mut self) -> Result<()> {
         let Some(next) = self.unchecked_end.take().map(|last| last + 1) else { return Ok(()) };
-        if next <= self.witnessed(next)? { Err(self.missing(next)?) } else { Ok(()) }
+        if next <= self.witnessed(next)? { Err(self.missing(next)?) } else { self.check_whole(self.segment.as_ref()) }
+    }
+
+    /// Refuses the end of a segment that is shorter than its writer, of whom nothing else is left, made it.
+    pub(super) fn check_whole(&self, segment: Option<&OpenSegment>) -> Result<()> {
+        let made = |segment: &OpenSegment| self.epoch.and_then(|state| state.segment_bytes(segment.first_sequence));
+        let Some((segment, made_bytes)) = segment.and_then(|segment| Some((segment, made(segment)?))) else { return Ok(()) };
+        let bytes = segment.bytes()?;
+        // Whoever cuts it in good order says so first.
+        if self.live_journal().is_some() || bytes >= made_bytes || self.stream.epoch()? != self.epoch {
+            return Ok(());
+        }
+        let reason = format!("the file ends here, and was made with {made_bytes} bytes: it was cut short from outside");
+        Err(StorageError::corrupt(&segment.path, bytes, reason))
     }
 
     /// Why a record before the oldest one is not there: we deleted it, or somebody else did.

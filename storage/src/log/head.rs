@@ -42,6 +42,7 @@ impl LogReader {
         }
         let Some(segment) = OpenSegment::open(&self.stream, first_sequence, false)? else { return Ok(first_sequence - 1) };
         let head = segment.last_in_sequence()?;
+        self.check_whole(Some(&segment))?;
         self.files_end = Some((self.epoch, first_sequence, head));
         Ok(head)
     }

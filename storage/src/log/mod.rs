@@ -115,7 +115,7 @@ impl LogReader {
         }
         let had_journal = self.journal.is_some();
         let opened = match epoch {
-            Some(EpochState { epoch, closed_at: None }) => JournalReader::open(&self.stream, epoch),
+            Some(EpochState { epoch, closed_at: None, .. }) => JournalReader::open(&self.stream, epoch),
             _ => Ok(None),
         };
         (self.journal, self.journal_fault) = match opened {
@@ -139,7 +139,8 @@ impl LogReader {
     /// Makes the page with `sequence` current.
     ///
     /// # Errors
-    /// [`StorageError::Pruned`] for what is no longer kept, [`StorageError::Corrupt`] for damage.
+    /// [`StorageError::Pruned`] for what is no longer kept, [`StorageError::Corrupt`] for damage of the files, [`StorageError::Journal`] for
+    /// what was published, is not in the files yet, and is damaged in memory.
     pub fn seek(&mut self, sequence: u64) -> Result<Found> {
         self.place = Place::Nowhere;
         self.pin(sequence);
@@ -148,25 +149,32 @@ impl LogReader {
             self.attach()?;
         }
         // Known before the looks: what is durable is in the files, whatever the writer does meanwhile.
-        let durable = match self.live_journal() {
-            Some(journal) => journal.map().seq_durable(),
-            None => self.epoch.and_then(|state| state.closed_at).unwrap_or(0),
-        };
+        let noted = self.epoch.map_or(0, |state| state.durable());
+        let (durable, published) =
+            self.live_journal().map_or((noted, 0), |journal| (journal.map().seq_durable().max(noted), journal.published()));
         for _ in 0..SEEK_LOOKS_MAX {
-            if let Some(found) = self.seek_ring(sequence) {
-                return Ok(found);
+            match self.seek_ring(sequence) {
+                // It was there: it is in the files by now, or the ring has a hole.
+                Some(Found::NotYet) if sequence <= published => {}
+                Some(found) => return Ok(found),
+                None => {}
             }
             if self.seek_files(sequence)? == Found::Page {
                 return Ok(Found::Page);
             }
             // The writer may have moved on between the two looks: a page leaves the ring only after it is in the files.
-            if !self.attach()? && self.live_journal().is_none_or(|journal| journal.find(sequence).is_none()) {
+            let is_in_ring = |journal: &JournalReader| sequence <= published || journal.find(sequence).is_some();
+            if !self.attach()? && !self.live_journal().is_some_and(is_in_ring) {
                 break;
             }
         }
         if sequence <= durable || sequence <= self.witnessed(sequence)? {
             return Err(self.missing(sequence)?);
         }
+        if let Some(journal) = self.live_journal().filter(|_| sequence <= published) {
+            return Err(journal.hole(sequence));
+        }
+        self.check_whole(self.segment.as_ref())?;
         self.journal_fault.take().map_or(Ok(Found::NotYet), Err)
     }
 
@@ -317,13 +325,19 @@ impl LogReader {
     /// Looks for more records in the current page.
     ///
     /// # Errors
-    /// [`StorageError::Corrupt`] where records behind it were durable and are gone, and what the file system says.
+    /// [`StorageError::Corrupt`] where records behind it were durable and are gone, [`StorageError::Journal`] where they were published and
+    /// the ring has lost them, and what the file system says.
     pub fn refresh(&mut self) -> Result<Refresh> {
         match self.place {
             Place::Ring => {
                 let Some(journal) = self.journal.as_ref().filter(|journal| journal.is_live()) else { return Ok(Refresh::Lost) };
+                let published = journal.map().seq_published();
                 Ok(match self.copy.extend(journal.map()) {
                     Ok(true) => Refresh::More,
+                    // Published, and not to be seen: what lies here is not what was written.
+                    Ok(false) if !self.copy.is_ended() && self.copy.next_sequence() <= published => {
+                        return Err(journal.hole(self.copy.next_sequence()));
+                    }
                     Ok(false) => Refresh::Same,
                     Err(_) => Refresh::Lost,
                 })
@@ -351,7 +365,7 @@ impl LogReader {
                 if let Some(journal) = self.journal.as_ref().filter(|journal| journal.is_live()) {
                     let next = self.copy.page_index() + 1;
                     match journal.first_sequence(next) {
-                        Some(0) => return Ok(Found::NotYet),
+                        Some(0) if sequence > journal.map().seq_published() => return Ok(Found::NotYet),
                         Some(first) if first == sequence && self.copy.load(journal.map(), next).is_ok() => return Ok(Found::Page),
                         _ => {}
                     }

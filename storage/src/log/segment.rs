@@ -5,7 +5,7 @@ use crate::{
     disk::{Access, DiskFile},
     error::{Result, StorageError},
     journal::JournalCopy,
-    wal::{ValidPage, Validity, segment_name, validate},
+    wal::{ValidPage, Validity, may_be_sealed, segment_name, validate},
 };
 use memmap2::{Advice, MmapRaw};
 use std::{path::PathBuf, ptr::NonNull};
@@ -13,8 +13,6 @@ use tapewire_schemas::{PAGE_BYTES, PAGE_HEADER_BYTES, PageHeader, PageView};
 
 /// Pages that are read ahead at a time: 4 MiB.
 const READ_AHEAD_PAGES: u64 = 16;
-/// Pages behind a missing one that are asked: more than a torn group has.
-pub(crate) const WITNESS_PAGES_MAX: u64 = 128;
 
 /// A segment open for reading.
 #[derive(Debug)]
@@ -41,6 +39,11 @@ impl OpenSegment {
             false => None,
         };
         Ok(Some(Self { path, file, first_sequence, page_count, map }))
+    }
+
+    /// Bytes that the file has now.
+    pub(crate) fn bytes(&self) -> Result<u64> {
+        self.file.length().map_err(StorageError::io("read", &self.path))
     }
 
     pub(crate) fn is_mapped(&self) -> bool {
@@ -107,15 +110,19 @@ impl OpenSegment {
     /// Last sequence of the pages that follow one another from the first on; damage where what is behind them was durable.
     pub(crate) fn last_in_sequence(&self) -> Result<u64> {
         let mut buffer = JournalCopy::new();
-        let (mut last, mut is_open, mut end) = (self.first_sequence - 1, true, 0);
+        let (mut last, mut is_open) = (self.first_sequence - 1, true);
         for page_number in 0..self.page_count {
-            if page_number > end + WITNESS_PAGES_MAX || !self.read(page_number, buffer.bytes_mut())? {
+            if !may_be_sealed(self.file.as_ref(), page_number).map_err(StorageError::io("read", &self.path))? {
+                is_open = false;
+                continue;
+            }
+            if !self.read(page_number, buffer.bytes_mut())? {
                 break;
             }
             let offset = page_number * PAGE_BYTES as u64;
             match validate(buffer.bytes()) {
                 Validity::Valid(page) if is_open && page.header.first_sequence == last + 1 => {
-                    (last, end) = (page.seal.last_sequence, page_number);
+                    last = page.seal.last_sequence;
                     is_open = page.seal.complete == 1;
                 }
                 Validity::Valid(page) if page.seal.durable_sequence > last => {

@@ -2,17 +2,19 @@
 
 use super::{AccountDefinition, Definition, Registry, entry, file::RegistryFile};
 use crate::{
-    WalSettings,
     bus::Bus,
     error::{Result, StorageError},
     verify::verify_pages,
+    wal::Tail,
     writer::{WriterLock, recover_locked},
 };
 use tapewire_schemas::{Body, RECORDS_OFFSET, RecordRef, Slot};
 
 /// What a registry was made of.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct RebuiltRegistry {
+    /// Where the log ended, and what it took to find out.
+    pub tail: Tail,
     /// Instruments found.
     pub instruments: u64,
     /// Accounts found.
@@ -30,14 +32,13 @@ pub struct RebuiltRegistry {
 /// # Errors
 /// [`StorageError::WriterActive`] while somebody writes the stream, [`StorageError::NoStream`] where nobody ever did,
 /// [`StorageError::Corrupt`] where the log is damaged: the registry is as it was then.
-pub fn rebuild_registry(bus: &Bus, stream_name: &str, settings: &WalSettings) -> Result<RebuiltRegistry> {
-    settings.check()?;
+pub fn rebuild_registry(bus: &Bus, stream_name: &str) -> Result<RebuiltRegistry> {
     let stream = bus.stream(stream_name);
     let Some(state) = stream.epoch()? else {
         return Err(StorageError::NoStream { path: bus.directory().to_owned(), stream: stream_name.to_owned() });
     };
     let _lock = WriterLock::take(&stream)?;
-    recover_locked(&stream, state, settings)?;
+    let tail = recover_locked(&stream, state)?;
     let mut found = Found::default();
     let report = verify_pages(
         &stream,
@@ -56,6 +57,7 @@ pub fn rebuild_registry(bus: &Bus, stream_name: &str, settings: &WalSettings) ->
     RegistryFile::create(&stream, &found.entries)?;
     let Found { registry, entry_count, .. } = found;
     Ok(RebuiltRegistry {
+        tail,
         instruments: registry.by_id.len() as u64,
         accounts: registry.accounts.len() as u64,
         entries: entry_count,

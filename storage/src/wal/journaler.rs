@@ -9,7 +9,7 @@ use crate::{
     bus::Stream,
     disk::DIRECT_ALIGNMENT,
     error::{Result, StorageError},
-    journal::{JournalShared, JournalState, Position},
+    journal::{JournalMap, JournalShared, JournalState, Position},
 };
 use memmap2::MmapMut;
 use std::{
@@ -177,7 +177,7 @@ impl Journaler {
         let ring_end = (from / ring + 1) * ring;
         let end = before_page.min(segment_end).min(ring_end).min(from + WRITE_PAGES_MAX);
         for page_index in from..end {
-            self.seal_in_ring(page_index);
+            self.seal_in_ring(page_index)?;
         }
         // SAFETY: the pages are complete and not durable yet, so nobody writes or recycles them: only this thread moves `durable_pages`.
         let bytes = unsafe { self.shared.map.complete_pages(from, end - from) };
@@ -187,17 +187,21 @@ impl Journaler {
         Ok(())
     }
 
-    fn seal_in_ring(&mut self, page_index: u64) {
-        let end = self.shared.page_end(page_index);
+    /// Nothing is sealed that is not what the sequencer says it wrote: the ring is memory that others can write.
+    fn seal_in_ring(&mut self, page_index: u64) -> Result<()> {
+        let (end, map) = (self.shared.page_end(page_index), &self.shared.map);
         // SAFETY: as in `write_complete_run`.
-        let page = unsafe { self.shared.map.complete_pages(page_index, 1) };
+        let page = unsafe { map.complete_pages(page_index, 1) };
+        map.check_header(page, page_index, self.last_sequence + 1)?;
+        map.check_end_marker(page, page_index, end.offset)?;
         let mut sealer = Sealer::new(page, self.fence);
-        sealer.update(&page[RECORDS_OFFSET..end.offset]);
+        let found = sealer.update(&page[RECORDS_OFFSET..end.offset], self.last_sequence + 1);
+        check_run(map, end, RECORDS_OFFSET, found, end.record_count)?;
         self.fence = sealer.fence();
-        let first = u64::from_le_bytes(page[24..32].try_into().expect("eight bytes"));
-        self.last_sequence = first + u64::from(end.record_count) - 1;
+        self.last_sequence += u64::from(end.record_count);
         let (seal, slot) = sealer.seal(end.record_count, self.last_sequence, self.durable_sequence, true);
-        self.shared.map.store_page_words(page_index, SEAL_OFFSETS[slot], seal.as_bytes());
+        map.store_page_words(page_index, SEAL_OFFSETS[slot], seal.as_bytes());
+        Ok(())
     }
 
     /// Writes what is new in the page that fills, through the staging page, with the next seal.
@@ -205,22 +209,24 @@ impl Journaler {
         // SAFETY: header and records up to `end` are committed, and the slot is not recycled before this page is durable.
         let page = unsafe { self.shared.map.committed(self.page_index, end.offset) };
         if self.open.is_none() {
+            let header = self.shared.map.check_header(page, self.page_index, self.last_sequence + 1)?;
             self.staging.fill(0);
             self.staging[..PAGE_HEADER_BYTES].copy_from_slice(&page[..PAGE_HEADER_BYTES]);
-            let header =
-                PageHeader::read(page).map_err(|source| StorageError::Schema { path: self.shared.map.path().to_owned(), source })?;
             self.open = Some(OpenPage { header, sealer: Sealer::new(page, self.fence), written_end: 0 });
         }
         let open = self.open.as_mut().expect("it was just made");
         let hashed_end = open.sealer.hashed_end();
         let fresh = &page[hashed_end..end.offset];
-        open.sealer.update(fresh);
+        let found = open.sealer.update(fresh, self.last_sequence + 1);
+        let last_sequence = open.header.first_sequence + u64::from(end.record_count) - 1;
+        let at = Position { page_index: self.page_index, ..end };
+        check_run(&self.shared.map, at, hashed_end, found, (last_sequence - self.last_sequence) as u32)?;
         self.fence = open.sealer.fence();
         self.staging[hashed_end..end.offset].copy_from_slice(fresh);
         if complete {
             self.staging[end.offset..end.offset + 8].copy_from_slice(&PAGE_END_WORD.to_le_bytes());
         }
-        self.last_sequence = open.header.first_sequence + u64::from(end.record_count) - 1;
+        self.last_sequence = last_sequence;
         let (seal, slot) = open.sealer.seal(end.record_count, self.last_sequence, self.durable_sequence, complete);
         self.staging[SEAL_OFFSETS[slot]..SEAL_OFFSETS[slot] + SEAL_BYTES].copy_from_slice(seal.as_bytes());
 
@@ -237,7 +243,7 @@ impl Journaler {
 
     /// Takes a spare as the next segment: named and in the synced directory before its first seal counts.
     fn roll(&mut self) -> Result<()> {
-        let first_sequence = self.shared.map.view(self.page_index).first_sequence();
+        let first_sequence = self.last_sequence + 1;
         let spare = self.spares.take()?;
         let mut segment = Segment::open(&self.stream, &spare, self.page_index)?;
         segment.rename(&self.stream, self.stream.path(&segment_name(first_sequence)))?;
@@ -256,9 +262,22 @@ impl Journaler {
             self.sync_group()?;
         }
         if let Some(segment) = self.segment.take() {
+            // Said before it is done: a segment that is shorter and of which nobody said so was cut from outside.
+            if let Some(state) = self.stream.epoch()?.filter(|state| state.epoch == self.shared.map.header.epoch) {
+                self.stream.set_epoch(state.settled(self.last_sequence))?;
+            }
             segment.cut(self.page_index + u64::from(self.open.is_some()) - segment.first_page)?;
         }
         Ok(())
+    }
+}
+
+/// Refuses records from `from` to the end of a position that are not the ones which the sequencer committed there.
+fn check_run(map: &JournalMap, end: Position, from: usize, found: Result<u32, usize>, expected: u32) -> Result<()> {
+    match found {
+        Ok(count) if count == expected => Ok(()),
+        Ok(count) => Err(map.damage(end.page_index, from, format!("{count} records lie from here on, and {expected} were written"))),
+        Err(at) => Err(map.damage(end.page_index, from + at, "this is not the record that was written here".to_owned())),
     }
 }
 

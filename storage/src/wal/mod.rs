@@ -5,15 +5,19 @@
 
 mod allocator;
 mod control;
+mod cut_group;
 mod journaler;
 mod recovery;
+mod repair;
+mod salvage;
 mod seal;
 mod segment;
 
 pub(crate) use allocator::SpareAllocator;
 pub(crate) use control::JournalerControl;
+pub use cut_group::CutGroup;
 pub(crate) use journaler::Journaler;
 pub use recovery::Tail;
 pub(crate) use recovery::recover;
-pub(crate) use seal::{PageFault, Sealer, ValidPage, Validity, inspect as inspect_seals, validate};
+pub(crate) use seal::{PageFault, Sealer, ValidPage, Validity, inspect as inspect_seals, may_be_sealed, validate};
 pub(crate) use segment::{Segment, list_segments, segment_name};

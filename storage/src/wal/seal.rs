@@ -2,11 +2,15 @@
 
 use crate::{
     bus::Stream,
+    disk::DiskFile,
     error::{Reason, Result, StorageError},
 };
 use crc32fast::Hasher;
 use std::path::Path;
-use tapewire_schemas::{FORMAT_VERSION, PAGE_END_WORD, PAGE_HEADER_BYTES, PAGE_MAGIC, PageHeader, RECORDS_OFFSET, Seal, TimeFence};
+use tapewire_schemas::{
+    FORMAT_VERSION, PAGE_BYTES, PAGE_END_WORD, PAGE_HEADER_BYTES, PAGE_MAGIC, PageHeader, RECORDS_OFFSET, SEAL_BYTES, SEAL_OFFSETS, Seal,
+    TimeFence,
+};
 use zerocopy::FromBytes as _;
 
 /// Computes the seals of one page while it fills: each record byte is hashed once.
@@ -43,10 +47,11 @@ impl Sealer {
         self.hashed_end
     }
 
-    /// Takes in whole records that follow the ones before.
-    pub(crate) fn update(&mut self, records: &[u8]) {
+    /// Takes in whole records that follow the ones before, from `first_sequence` on: how many they are, or the offset in `records` at which
+    /// there is something else.
+    pub(crate) fn update(&mut self, records: &[u8], first_sequence: u64) -> Result<u32, usize> {
         self.hash(records);
-        self.fence.note_records(records);
+        self.fence.note_run(records, first_sequence)
     }
 
     fn hash(&mut self, records: &[u8]) {
@@ -128,6 +133,18 @@ impl From<PageFault> for Reason {
             PageFault::Bytes(reason) => reason.into(),
             PageFault::Version(found) => Self::Version(found),
         }
+    }
+}
+
+/// Whether a page of a file has to be read to know what it is: one whose header and seals are zero was never sealed, whatever its records
+/// are. A page that the file ends in has to be read.
+pub(crate) fn may_be_sealed(file: &dyn DiskFile, page_number: u64) -> std::io::Result<bool> {
+    let at = page_number * PAGE_BYTES as u64;
+    let (mut head, mut slot) = ([0; SEAL_OFFSETS[0] + SEAL_BYTES], [0; SEAL_BYTES]);
+    let read = file.read_exact_at(&mut head, at).and_then(|()| file.read_exact_at(&mut slot, at + SEAL_OFFSETS[1] as u64));
+    match read {
+        Err(error) if error.kind() == std::io::ErrorKind::UnexpectedEof => Ok(true),
+        other => other.map(|()| head.iter().chain(&slot).any(|byte| *byte != 0)),
     }
 }
 
@@ -241,8 +258,8 @@ mod tests {
     /// Seals one record more.
     fn seal_next(page: &mut [u8], sealer: &mut Sealer, complete: bool) {
         let from = sealer.hashed_end();
-        sealer.update(&page[from..from + RECORD_BYTES]);
         let count = ((from + RECORD_BYTES - RECORDS_OFFSET) / RECORD_BYTES) as u32;
+        assert_eq!(sealer.update(&page[from..from + RECORD_BYTES], u64::from(count)), Ok(1));
         let (seal, slot) = sealer.seal(count, u64::from(count), u64::from(count) - 1, complete);
         page[SEAL_OFFSETS[slot]..][..SEAL_BYTES].copy_from_slice(seal.as_bytes());
         if complete {

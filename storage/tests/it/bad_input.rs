@@ -43,7 +43,7 @@ fn files_of_another_bus_or_stream_are_foreign() {
             other => panic!("{other:?}"),
         };
         check(Err(open_error(&same.bus, &settings())));
-        check(recover_stream(&same.bus, STREAM, &settings()).map(|_| ()));
+        check(recover_stream(&same.bus, STREAM).map(|_| ()));
         check(verify_stream(&stream, |_, _| {}).map(|_| ()));
         check(LogReader::open(&stream).unwrap().seek(1).map(|_| ()));
         fs::remove_dir_all(stream.directory()).unwrap();
@@ -69,7 +69,7 @@ fn a_journal_of_another_bus_is_foreign() {
     assert!(matches!(open_error(&test.bus, &settings()), StorageError::Journal { offset: 0, .. }));
     for bytes in [vec![], vec![0; 100], vec![0; 1 << 20]] {
         fs::write(&path, bytes).unwrap();
-        recover_stream(&test.bus, STREAM, &settings()).unwrap();
+        recover_stream(&test.bus, STREAM).unwrap();
         reopen_epoch(&test.bus);
     }
     theirs_close(sequencer, theirs);
@@ -193,7 +193,7 @@ fn what_was_never_written_is_said() {
     assert!(matches!(Bus::open(directory.path()), Err(StorageError::NoBus { .. })));
     let test = TestBus::new();
     assert!(matches!(LogReader::open(&test.bus.stream(STREAM)), Err(StorageError::NoStream { .. })));
-    assert!(matches!(recover_stream(&test.bus, STREAM, &settings()), Err(StorageError::NoStream { .. })));
+    assert!(matches!(recover_stream(&test.bus, STREAM), Err(StorageError::NoStream { .. })));
     assert_eq!(verify_stream(&test.bus.stream(STREAM), |_, _| {}).unwrap().records, 0);
 }
 
@@ -222,7 +222,7 @@ fn a_stream_has_one_writer() {
     let pid = std::process::id();
     let is_refused = |error| matches!(error, StorageError::WriterActive { pid: said, .. } if said == pid);
     assert!(is_refused(open_error(&test.bus, &settings())));
-    assert!(is_refused(recover_stream(&test.bus, STREAM, &settings()).err().unwrap()));
+    assert!(is_refused(recover_stream(&test.bus, STREAM).err().unwrap()));
     assert!(is_refused(StreamWriter::open_volatile(&test.bus, STREAM).err().unwrap()));
     assert_eq!(Child::start("refused", test.directory.path(), &[(PID, &pid.to_string())]).wait_end(), None);
     // Nobody touched the one that lives.
@@ -314,12 +314,12 @@ fn a_disk_that_fills_stops_the_writer_and_not_the_readers() {
     // Still everything: the journal stays for the next writer.
     assert_eq!(check_all(&bus, 1, &[1]), last);
     // There is no room for it, and then there is.
-    let refused = recover_stream(&bus, STREAM, &settings());
+    let refused = recover_stream(&bus, STREAM);
     assert!(matches!(refused, Err(StorageError::Io { .. } | StorageError::NoSpace { .. })) || refused.is_ok(), "{refused:?}");
     assert_eq!(check_all(&bus, 1, &[1]), last);
     let size = Command::new("mount").args(["-o", "remount,size=32m"]).arg(disk.0.path()).status().unwrap();
     assert!(size.success());
-    assert_eq!(recover_stream(&bus, STREAM, &settings()).unwrap().last_sequence, last);
+    assert_eq!(recover_stream(&bus, STREAM).unwrap().last_sequence, last);
     check_clean(&bus);
     assert_eq!(check_all(&bus, 1, &[1]), last);
     wait_until("the memory", || names_with(&bus.memory_directory(), ".journal").is_empty());

@@ -122,7 +122,7 @@ fn role() {
     match role.as_str() {
         "write" => write(&bus, &settings, &progress),
         "recover" => {
-            recover_stream(&bus, STREAM, &settings).unwrap();
+            recover_stream(&bus, STREAM).unwrap();
         }
         "read" => read(&bus, &progress),
         "cursor" => move_cursor(&bus, &progress),

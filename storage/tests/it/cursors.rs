@@ -183,7 +183,7 @@ fn a_cursor_that_was_rolled_back_is_known_by_its_epoch() {
     let standing = |position: CursorPosition| LogReader::open(&stream).unwrap().standing(&position).unwrap();
     assert_eq!(standing(cursor.position().unwrap()), Standing::Good);
     remove_memory(&test.bus);
-    let tail = recover_stream(&test.bus, STREAM, &settings()).unwrap();
+    let tail = recover_stream(&test.bus, STREAM).unwrap();
     assert!(tail.last_sequence < done);
     let rolled_back = Standing::RolledBack { to: tail.last_sequence + 1 };
     assert_eq!(standing(cursor.position().unwrap()), rolled_back);

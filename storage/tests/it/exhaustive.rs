@@ -5,14 +5,14 @@
 use crate::{
     content::{Expected, with_event},
     harness::{RecordReader, STREAM, TestSequencer, check_all, remove_memory},
-    sim_disk::{ROOT, SimDisk},
+    sim_disk::{BUS, SimDisk},
 };
 use std::{
     path::{Path, PathBuf},
     sync::Arc,
 };
 use tapewire_schemas::{PAGE_BYTES, PAGE_HEADER_BYTES, RECORDS_OFFSET, SEAL_BYTES, SEAL_OFFSETS, Seal};
-use tapewire_storage::{Bus, StorageError, StreamWriter, Tail, WalSettings, recover_stream};
+use tapewire_storage::{Bus, StorageError, StreamWriter, Tail, WalSettings, recover_stream, verify_stream};
 
 const SETTINGS: WalSettings = WalSettings { journal_pages: 8, segment_pages: 3, flush_interval_us: 1_000_000 };
 const SECTOR_BYTES: usize = 512;
@@ -33,7 +33,7 @@ impl Stream {
     /// `write` appends, and settles what it wants in groups of their own.
     fn new(write: impl FnOnce(&mut TestSequencer)) -> Self {
         let disk = SimDisk::default();
-        let bus = Bus::open_or_create_on(Arc::new(disk.clone()), Path::new(ROOT)).unwrap();
+        let bus = Bus::open_or_create_on(Arc::new(disk.clone()), Path::new(BUS)).unwrap();
         let writer = StreamWriter::open(&bus, STREAM, &SETTINGS).unwrap();
         let mut sequencer = TestSequencer::new(&writer);
         write(&mut sequencer);
@@ -43,7 +43,7 @@ impl Stream {
         drop((sequencer, writer));
         remove_memory(&bus);
         let disk = SimDisk::new(image);
-        let bus = Bus::open_on(Arc::new(disk.clone()), Path::new(ROOT)).unwrap();
+        let bus = Bus::open_on(Arc::new(disk.clone()), Path::new(BUS)).unwrap();
         let path = bus.stream(STREAM).directory().join(format!("wal_{:020}.log", 1));
         let bytes = disk.bytes(&path);
         Self { disk, bus, path, bytes, last }
@@ -54,13 +54,13 @@ impl Stream {
     }
 
     fn recover(&self) -> Result<Tail, StorageError> {
-        recover_stream(&self.bus, STREAM, &SETTINGS)
+        recover_stream(&self.bus, STREAM)
     }
 
     /// The stream as it was, on a disk of its own.
     fn copy(&self) -> Self {
         let disk = SimDisk::new(self.disk.image());
-        let bus = Bus::open_on(Arc::new(disk.clone()), Path::new(ROOT)).unwrap();
+        let bus = Bus::open_on(Arc::new(disk.clone()), Path::new(BUS)).unwrap();
         Self { disk, bus, path: self.path.clone(), bytes: self.bytes.clone(), last: self.last }
     }
 
@@ -71,6 +71,20 @@ impl Stream {
                 assert_eq!((path, offset as usize), (self.path.clone(), page_number * PAGE_BYTES), "{}", place());
             }
             other => panic!("{}: {other:?}", place()),
+        }
+    }
+
+    /// Who reads what is left of a segment that was cut short comes to an error at its end, or before it.
+    fn is_said_to_be_cut(&self, length: usize) {
+        let verified = verify_stream(&self.bus.stream(STREAM), |_, _| {}).map(|_| ());
+        let read = RecordReader::open(&self.bus, 1).unwrap().drain(&mut Expected::new(&[1])).map(|_| ());
+        for (who, outcome) in [("verify", verified), ("a reader", read)] {
+            match outcome {
+                Err(StorageError::Corrupt { path, offset, .. }) => {
+                    assert!(path == self.path && offset as usize <= length, "{who}: byte {offset} of {length}");
+                }
+                other => panic!("{who}, cut at byte {length}: {other:?}"),
+            }
         }
     }
 
@@ -142,9 +156,10 @@ fn a_cut_at_every_byte_of_the_last_three_groups_is_cut_said_and_counted() {
         assert_eq!(newest.number as usize, count, "each group has a seal");
         // From the page's first byte to its last group's last, and through the second seal: all groups are the last three and the one before.
         let seal_b = SEAL_OFFSETS[1] - 8..SEAL_OFFSETS[1] + SEAL_BYTES + 8;
-        for cut in (1..end + 64).chain((end + 64..seal_b.start).step_by(4096 - 1)).chain(seal_b) {
+        for cut in (0..end + 64).chain((end + 64..seal_b.start).step_by(4096 - 1)).chain(seal_b) {
             let copy = stream.copy();
             copy.disk.damage(&copy.path, |bytes| bytes.truncate(number * PAGE_BYTES + cut));
+            copy.is_said_to_be_cut(number * PAGE_BYTES + cut);
             let mut left = page[..cut].to_vec();
             left.resize(PAGE_BYTES, 0);
             let all = seals(&page);
@@ -156,8 +171,9 @@ fn a_cut_at_every_byte_of_the_last_three_groups_is_cut_said_and_counted() {
             let claimed = claiming.map(|seal| seal.durable_sequence).max().unwrap_or(0);
             let tail = copy.recover().unwrap_or_else(|error| panic!("cut at byte {cut} of the page: {error}"));
             assert_eq!((tail.last_sequence, tail.lost_count), (last, claimed.saturating_sub(last)), "cut at byte {cut} of the page");
+            assert_eq!((tail.missing_pages, tail.has_losses()), (SETTINGS.segment_pages as u64 - number as u64, true), "cut at byte {cut}");
             let again = copy.recover().unwrap();
-            assert_eq!((again.last_sequence, again.lost_count, again.torn_pages), (last, 0, 0), "cut at byte {cut} of the page");
+            assert_eq!((again.last_sequence, again.has_losses(), again.torn_pages), (last, false, 0), "cut at byte {cut} of the page");
             assert_eq!(check_all(&copy.bus, 1, &[1]), last, "cut at byte {cut} of the page");
             cuts += 1;
             losses += u64::from(tail.lost_count > 0);

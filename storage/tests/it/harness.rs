@@ -184,6 +184,11 @@ impl TestSequencer {
         self.opener.refresh();
     }
 
+    /// Tells readers how far it is.
+    pub fn refresh(&self) {
+        self.opener.refresh();
+    }
+
     pub fn wait_durable(&self) {
         wait_until("the sync", || self.status.seq_durable() == self.last_sequence());
     }

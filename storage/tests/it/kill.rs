@@ -9,8 +9,9 @@ use std::{
     path::Path,
     time::{Duration, Instant},
 };
+use tapewire_schemas::{Control, ControlCode, Event, Payload, Stamp};
 use tapewire_stdx::wait::Wait;
-use tapewire_storage::{StorageError, StreamWriter, recover_stream, verify_stream};
+use tapewire_storage::{CutGroup, StorageError, StreamWriter, recover_stream, verify_stream};
 
 const SIGKILL: i32 = 9;
 
@@ -59,14 +60,14 @@ impl Crashes {
 
     /// Recovers without publishing, twice.
     fn recover(&mut self) {
-        let tail = match recover_stream(&self.test.bus, STREAM, &settings()) {
+        let tail = match recover_stream(&self.test.bus, STREAM) {
             // The first writer died before it had an epoch.
             Err(StorageError::NoStream { .. }) => return assert_eq!(self.seen, 0),
             other => other.unwrap(),
         };
         assert_eq!(tail.last_sequence, self.seen);
         self.check();
-        let again = recover_stream(&self.test.bus, STREAM, &settings()).unwrap();
+        let again = recover_stream(&self.test.bus, STREAM).unwrap();
         assert_eq!((again.last_sequence, again.salvaged_count, again.torn_pages), (self.seen, 0, 0));
         assert_eq!(again.cut_group, tail.cut_group);
         check_clean(&self.test.bus);
@@ -185,17 +186,59 @@ fn a_group_cut_by_a_kill_is_named_again_and_again() {
     sequencer.append_part(2);
     sequencer.wait_durable();
     let last = sequencer.last_sequence();
+    let cut = CutGroup { epoch: 1, first_sequence: first, last_sequence: last };
     // As a kill leaves it: neither closed nor ended.
     drop((sequencer, writer));
     for _ in 0..2 {
-        let tail = recover_stream(&test.bus, STREAM, &settings()).unwrap();
-        assert_eq!((tail.cut_group, tail.last_sequence), (Some(first), last));
+        let tail = recover_stream(&test.bus, STREAM).unwrap();
+        assert_eq!((tail.cut_group, tail.last_sequence), (Some(cut), last));
     }
     let writer = StreamWriter::open(&test.bus, STREAM, &settings()).unwrap();
-    assert_eq!(writer.tail().cut_group, Some(first));
+    assert_eq!(writer.tail().cut_group, Some(cut));
     let mut sequencer = TestSequencer::new(&writer);
     sequencer.append().unwrap();
     sequencer.close(writer);
-    assert_eq!(recover_stream(&test.bus, STREAM, &settings()).unwrap().cut_group, None);
+    assert_eq!(recover_stream(&test.bus, STREAM).unwrap().cut_group, None);
     assert!(names_with(&test.bus.memory_directory(), ".journal").is_empty());
+}
+
+/// A writer's first record is its epoch's start, its second the name of the group that was cut: one that dies between them leaves it to the
+/// next.
+#[test]
+fn a_cut_group_is_named_however_many_writers_die_before() {
+    let test = TestBus::new();
+    let open = || StreamWriter::open(&test.bus, STREAM, &settings()).unwrap();
+    let control = |sequencer: &mut TestSequencer, code, epoch, first, last| {
+        let payload = Payload::Control(Control::new(code, epoch, first, last));
+        sequencer.append_event(&Event { stamp: Stamp::default(), payload });
+    };
+    let writer = open();
+    let mut sequencer = TestSequencer::new(&writer);
+    sequencer.append_pages(1);
+    let first_sequence = sequencer.last_sequence() + 1;
+    // It begins in a page before the last one, and in a segment before that of the next writer.
+    sequencer.append_part(9);
+    let cut = CutGroup { epoch: 1, first_sequence, last_sequence: sequencer.last_sequence() };
+    assert!(sequencer.page_count() > 2);
+    drop((sequencer, writer));
+    for epoch in 2..5 {
+        let writer = open();
+        assert_eq!((writer.epoch(), writer.tail().cut_group), (epoch, Some(cut)));
+        let mut sequencer = TestSequencer::new(&writer);
+        control(&mut sequencer, ControlCode::EpochStart, writer.tail().epoch, writer.tail().last_sequence, 0);
+        drop((sequencer, writer));
+        assert_eq!(recover_stream(&test.bus, STREAM).unwrap().cut_group, Some(cut));
+    }
+    let writer = open();
+    let mut sequencer = TestSequencer::new(&writer);
+    control(&mut sequencer, ControlCode::EpochStart, writer.tail().epoch, writer.tail().last_sequence, 0);
+    control(&mut sequencer, ControlCode::GroupCut, cut.epoch, cut.first_sequence, cut.last_sequence);
+    drop((sequencer, writer));
+    assert_eq!(recover_stream(&test.bus, STREAM).unwrap().cut_group, None, "it has its name");
+    // Starts behind a whole event name nothing.
+    let writer = open();
+    let mut sequencer = TestSequencer::new(&writer);
+    control(&mut sequencer, ControlCode::EpochStart, writer.tail().epoch, writer.tail().last_sequence, 0);
+    drop((sequencer, writer));
+    assert_eq!(recover_stream(&test.bus, STREAM).unwrap().cut_group, None);
 }

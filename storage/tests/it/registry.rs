@@ -131,7 +131,7 @@ fn a_registry_is_made_anew_from_the_log() {
     let path = test.bus.stream(STREAM).directory().join("registry.log");
     let whole = fs::read(&path).unwrap();
     fs::remove_file(&path).unwrap();
-    let rebuilt = rebuild_registry(&test.bus, STREAM, &settings()).unwrap();
+    let rebuilt = rebuild_registry(&test.bus, STREAM).unwrap();
     assert_eq!((rebuilt.instruments, rebuilt.accounts, rebuilt.entries, rebuilt.records), (1, 1, 3, 4));
     let found = Registry::open(&test.bus.stream(STREAM)).unwrap();
     assert_eq!((found.get(1), found.account(1), found.has_older()), (Some(&finer), Some(&account), true));
@@ -140,6 +140,6 @@ fn a_registry_is_made_anew_from_the_log() {
     assert_eq!(entries(&rebuilt).len(), entries(&whole).len());
     let mut writer = StreamWriter::open(&test.bus, STREAM, &settings()).unwrap();
     assert_eq!(writer.registry_mut().define("A", "T", two(), two()).unwrap().instrument_id, 2);
-    let refused = rebuild_registry(&test.bus, STREAM, &settings()).map(drop);
+    let refused = rebuild_registry(&test.bus, STREAM).map(drop);
     assert!(matches!(refused, Err(StorageError::WriterActive { .. })), "{refused:?}");
 }

@@ -262,7 +262,7 @@ fn a_segment_without_a_seal_is_not_the_newest() {
     assert_eq!(before.len(), 4);
     prune(&test.bus, &hold_nothing());
     assert_eq!(segments(&test.bus), before[2..]);
-    let last = recover_stream(&test.bus, STREAM, &settings()).unwrap().last_sequence;
+    let last = recover_stream(&test.bus, STREAM).unwrap().last_sequence;
     check(&test.bus, last);
 }
 

@@ -143,7 +143,7 @@ fn a_page_that_was_not_ended_is_closed_with_the_stream() {
     let last = sequencer.last_sequence();
     assert_eq!(writer.close().unwrap(), last);
     assert_eq!(check_all(&test.bus, 1, &[1]), last);
-    assert_eq!(recover_stream(&test.bus, STREAM, &settings()).unwrap().last_sequence, last);
+    assert_eq!(recover_stream(&test.bus, STREAM).unwrap().last_sequence, last);
 }
 
 #[test]
@@ -152,7 +152,8 @@ fn a_writer_that_appends_nothing_changes_nothing() {
     for epoch in 1..4 {
         let writer = StreamWriter::open(&test.bus, STREAM, &settings()).unwrap();
         assert_eq!(writer.close().unwrap(), 0);
-        assert_eq!(test.bus.stream(STREAM).epoch().unwrap(), Some(EpochState { epoch, closed_at: Some(0) }));
+        let expected = EpochState { epoch, after: 0, segment_pages: settings().segment_pages, settled_at: None, closed_at: Some(0) };
+        assert_eq!(test.bus.stream(STREAM).epoch().unwrap(), Some(expected));
         assert_eq!(check_all(&test.bus, 1, &[1]), 0);
         check_clean(&test.bus);
     }

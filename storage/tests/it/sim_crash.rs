@@ -4,7 +4,7 @@
 use crate::{
     content::Expected,
     harness::{RecordReader, STREAM, TestSequencer, check_all, remove_memory, wait_until},
-    sim_disk::{Fault, Image, ROOT, SimDisk},
+    sim_disk::{BUS, Fault, Image, SimDisk},
 };
 use fastrand::Rng;
 use std::{
@@ -68,7 +68,7 @@ impl Life {
 
     /// Groups of some records, pages, segments and epochs; definitions; an end in good order and one without.
     fn run(&self, disk: &SimDisk) -> Result<(), StorageError> {
-        let bus = Bus::open_or_create_on(Arc::new(disk.clone()), Path::new(ROOT))?;
+        let bus = Bus::open_or_create_on(Arc::new(disk.clone()), Path::new(BUS))?;
         let (mut writer, mut sequencer) = self.open(&bus, disk, 0)?;
         self.define(&mut writer, "A")?;
         for count in [1, 3, 5, 2] {
@@ -106,7 +106,7 @@ impl Life {
 
 /// The bus of an image; `None` where it has none yet.
 fn bus_of(disk: &SimDisk) -> Option<Bus> {
-    match Bus::open_on(Arc::new(disk.clone()), Path::new(ROOT)) {
+    match Bus::open_on(Arc::new(disk.clone()), Path::new(BUS)) {
         Ok(bus) => Some(bus),
         Err(StorageError::NoBus { .. }) => None,
         Err(error) => panic!("{error}"),
@@ -130,7 +130,7 @@ fn go_on(image: Image, kept: u64, definitions: u64, starts: &[u64]) -> u64 {
     }
     let defined = Registry::open(&bus.stream(STREAM)).unwrap().definitions().count() as u64;
     assert!(defined >= definitions, "{defined} of {definitions} definitions");
-    let recovered = match recover_stream(&bus, STREAM, &SETTINGS) {
+    let recovered = match recover_stream(&bus, STREAM) {
         Err(StorageError::NoStream { .. }) => 0,
         other => other.unwrap().last_sequence,
     };
@@ -241,7 +241,7 @@ fn a_power_loss_during_a_recovery_keeps_what_was_durable() {
             if let Some(bus) = bus_of(&second) {
                 let kept = *kept;
                 second.watch(Arc::new(move || kept));
-                let recovered = recover_stream(&bus, STREAM, &SETTINGS);
+                let recovered = recover_stream(&bus, STREAM);
                 assert!(recovered.is_ok() || unpack(kept).0 == 0, "{recovered:?}");
                 count += cut_power_everywhere(&crashed, &second.log(), unpack, &life.starts(), 2);
             }
@@ -330,13 +330,13 @@ fn fail_at(number: usize, fault: Fault) {
         // A spare that could not be removed, or was not needed.
         Ok(()) => {}
         Err(StorageError::Io { .. } | StorageError::NoSpace { .. }) => {}
-        Err(StorageError::Poisoned { reason, .. }) => assert!(reason.contains(ROOT), "{reason}"),
+        Err(StorageError::Poisoned { reason, .. }) => assert!(reason.contains(BUS), "{reason}"),
         Err(other) => panic!("{other}"),
     }
     if let Ok(mut reader) = RecordReader::open(&bus, 1) {
         assert!(reader.drain(&mut Expected::new(&life.starts())).unwrap() >= committed, "readers go on");
     }
-    let recovered = match recover_stream(&bus, STREAM, &SETTINGS) {
+    let recovered = match recover_stream(&bus, STREAM) {
         Err(StorageError::NoStream { .. }) => 0,
         other => other.unwrap().last_sequence,
     };

@@ -19,8 +19,10 @@ use std::{
 };
 use tapewire_storage::{Access, DIRECT_ALIGNMENT, Disk, DiskFile, RealDisk};
 
-/// Where the bus of every simulation lies.
+/// The one directory that is always there.
 pub const ROOT: &str = "/sim";
+/// Where the bus of every simulation lies: nobody has made it yet.
+pub const BUS: &str = "/sim/bus";
 const SECTOR_BYTES: usize = 512;
 
 /// A change of the disk.
@@ -232,7 +234,11 @@ impl Image {
         // A directory that is lost takes its files with it.
         let directories: BTreeSet<PathBuf> =
             names.iter().filter(|(_, entry)| **entry == Entry::Directory).map(|(path, _)| path.clone()).collect();
-        names.retain(|path, _| path.parent().is_some_and(|parent| parent == Path::new(ROOT) || directories.contains(parent)));
+        let is_there = |path: &Path| {
+            let mut above = path.ancestors().skip(1).take_while(|above| *above != Path::new(ROOT));
+            above.all(|above| directories.contains(above))
+        };
+        names.retain(|path, _| is_there(path));
         let files = self.files.iter().map(|file| file.crash(rng, share));
         let files = files.map(|bytes| SimFile { live: bytes.clone(), durable: bytes, ..SimFile::default() }).collect();
         Self { files, live: names.clone(), durable: names, pending: Vec::new() }
@@ -403,15 +409,18 @@ impl Disk for SimDisk {
         Ok(Box::new(SimHandle { disk: self.clone(), file, is_direct, is_locked: AtomicBool::new(false) }))
     }
 
-    fn create_dir_all(&self, path: &Path) -> io::Result<()> {
+    fn create_dir(&self, path: &Path) -> io::Result<()> {
         if !is_simulated(path) {
-            return RealDisk.create_dir_all(path);
+            return RealDisk.create_dir(path);
         }
-        if path != Path::new(ROOT) && self.state().image.entry(path).is_err() {
-            self.create_dir_all(path.parent().unwrap())?;
-            self.step(Step::MakeDirectory(path.to_owned()))?;
+        if path == Path::new(ROOT) || self.state().image.entry(path).is_ok() {
+            return Err(io::ErrorKind::AlreadyExists.into());
         }
-        Ok(())
+        let parent = path.parent().unwrap();
+        if parent != Path::new(ROOT) {
+            self.state().image.entry(parent)?;
+        }
+        self.step(Step::MakeDirectory(path.to_owned()))
     }
 
     fn list(&self, path: &Path) -> io::Result<Vec<String>> {
@@ -437,6 +446,9 @@ impl Disk for SimDisk {
     }
 
     fn sync_dir(&self, path: &Path) -> io::Result<()> {
+        if !is_simulated(path) {
+            return RealDisk.sync_dir(path);
+        }
         self.step(Step::SyncDirectory(path.to_owned()))
     }
 }

@@ -105,7 +105,7 @@ fn check(times: Times) {
         } else {
             drop((sequencer, writer));
             model.check_many(&mut log, 1, 77);
-            recover_stream(&test.bus, STREAM, &settings).unwrap();
+            recover_stream(&test.bus, STREAM).unwrap();
         }
         model.check_many(&mut log, 1, 99);
         model.check_many(&mut LogReader::open(&stream).unwrap(), 1, 100);

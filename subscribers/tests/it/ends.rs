@@ -5,7 +5,7 @@ use std::time::{Duration, Instant};
 use tapewire_publisher::{Durability, Publisher, PublisherSettings};
 use tapewire_schemas::{BookRef, Event, Level, Payload, RECORD_LEVELS_MAX, Scale, Stamp};
 use tapewire_stdx::wait::Wait;
-use tapewire_storage::{Bus, WalSettings, recover_stream};
+use tapewire_storage::{Bus, recover_stream};
 use tapewire_subscribers::{End, Polled, Start, SubscribeError, Subscriber, SubscriberSettings, Tier, definitions_at};
 
 const TIERS: [Tier; 3] = [Tier::Realtime(Wait::Yield), Tier::Delayed(Duration::from_millis(5)), Tier::Historical];
@@ -78,7 +78,7 @@ fn a_recovered_stream_is_closed() {
     });
     // As a crash leaves it: the epoch has no end.
     drop(publisher);
-    recover_stream(&bus, "market", &WalSettings::default()).unwrap();
+    recover_stream(&bus, "market").unwrap();
     assert_eq!(reader.join().unwrap().last(), Some(&(last, last)));
     for tier in TIERS {
         assert_eq!(read(&bus, tier, Start::Seq(1), End::Closed).last(), Some(&(last, last)), "{tier:?}");
