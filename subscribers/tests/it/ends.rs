@@ -145,7 +145,7 @@ fn definitions_are_those_of_the_position() {
     let fine = publisher.publish(&trade()).unwrap();
     let check = || {
         for (sequence, digits) in [(coarse, 1), (fine, 10), (fine + 1, 10)] {
-            let registry = definitions_at(&bus, "market", sequence).unwrap();
+            let registry = definitions_at(&bus, "market", sequence, &|| false).unwrap();
             assert_eq!(registry.get(id).unwrap().instrument.price_scale(), scale(digits), "at {sequence}");
         }
     };

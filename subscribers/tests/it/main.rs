@@ -10,6 +10,7 @@ mod hot_path;
 mod lapse;
 mod late;
 mod market;
+mod rollback;
 mod tiers;
 mod times;
 mod waits;
