@@ -13,7 +13,7 @@ const POLL_EVENTS: usize = 4096;
 
 /// The definitions by which the record with `sequence` is decoded.
 ///
-/// `give_up` is asked every few thousand events: then it is [`SubscribeError::GivenUp`]. Where no scale ever changed this is the registry as it is. Else the segment of the record is read up to it: it begins with all
+/// `give_up` is asked every few pages: then it is [`SubscribeError::GivenUp`]. Where no scale ever changed this is the registry as it is. Else the segment of the record is read up to it: it begins with all
 /// definitions of its time.
 ///
 /// # Errors
@@ -31,10 +31,10 @@ pub fn definitions_at(bus: &Bus, stream_name: &str, sequence: u64, give_up: &dyn
         ..SubscriberSettings::new(Tier::Historical, Start::Seq(from), End::Seq(sequence - 1))
     };
     let mut subscriber = Subscriber::open_silently(bus, &settings, give_up)?;
-    while subscriber.poll(POLL_EVENTS, |_, event| registry.apply(&event.first()))? == Polled::More {
-        if give_up() {
-            return Err(SubscribeError::GivenUp);
+    while !give_up() {
+        if subscriber.poll(POLL_EVENTS, |_, event| registry.apply(&event.first()))? != Polled::More {
+            return Ok(registry);
         }
     }
-    Ok(registry)
+    Err(SubscribeError::GivenUp)
 }

@@ -115,7 +115,7 @@ impl Subscriber {
     }
 
     /// Subscribes, unless the caller gives up before it has come about: with [`Start::Snapshot`] a long log may have to be read first.
-    /// `give_up` is asked every few thousand events.
+    /// `give_up` is asked every few pages.
     ///
     /// # Errors
     /// [`SubscribeError::GivenUp`], and as [`Self::open`].
@@ -409,3 +409,6 @@ fn note_control(event: &EventRef<'_>, epoch_end: &mut Option<u64>) {
         *epoch_end = Some(event.last_sequence());
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -4,6 +4,7 @@
 
 mod accounts;
 mod cells;
+mod conflated;
 mod durable;
 mod ends;
 mod hot_path;
@@ -11,6 +12,7 @@ mod lapse;
 mod late;
 mod market;
 mod rollback;
+mod snapshots;
 mod tiers;
 mod times;
 mod waits;
