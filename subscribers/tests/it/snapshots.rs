@@ -1,10 +1,9 @@
 //! Making a snapshot while the log is cut behind, and giving up.
 
 use crate::market::{bus, settings, simulate};
-use std::{cell::Cell, time::Duration};
+use std::cell::Cell;
 use tapewire_publisher::{Publisher, PublisherSettings};
 use tapewire_schemas::{AccountUpdate, Currency, Event, Payload, Stamp};
-use tapewire_stdx::wait::Wait;
 use tapewire_storage::{RetentionPolicy, RetentionSettings};
 use tapewire_subscribers::{End, Polled, Start, SubscribeError, Subscriber, SubscriberSettings, Tier, definitions_at};
 
@@ -12,7 +11,7 @@ use tapewire_subscribers::{End, Polled, Start, SubscribeError, Subscriber, Subsc
 #[test]
 fn retention_does_not_disturb_a_snapshot() {
     let (_directory, bus) = bus();
-    let policy = RetentionPolicy { bytes_max: Some(4 << 20), held_bytes_max: u64::MAX, ..RetentionPolicy::default() };
+    let policy = RetentionPolicy { bytes_max: Some(1 << 20), held_bytes_max: u64::MAX, ..RetentionPolicy::default() };
     let retention = Some(RetentionSettings { policy, interval_ms: 1 });
     let mut publisher = Publisher::open(&bus, &PublisherSettings { stream_name: "account".into(), retention, ..settings() }).unwrap();
     let account_id = publisher.define_account("V", "main").unwrap().account.account_id;
@@ -31,7 +30,7 @@ fn retention_does_not_disturb_a_snapshot() {
                 stream_name: "account".into(),
                 ..SubscriberSettings::new(Tier::Historical, Start::Snapshot, End::Head)
             };
-            for _ in 0..60 {
+            for _ in 0..200 {
                 let mut subscriber = Subscriber::open(&bus, &settings).unwrap();
                 while subscriber.poll(4096, |_, _| ()).unwrap() != Polled::Ended {
                     subscriber.wait();
@@ -40,8 +39,7 @@ fn retention_does_not_disturb_a_snapshot() {
         }
     });
     while !reader.is_finished() {
-        publish(1000);
-        Wait::Sleep(Duration::from_millis(1)).once();
+        publish(20_000);
     }
     reader.join().unwrap();
     publisher.close().unwrap();
