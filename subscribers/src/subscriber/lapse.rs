@@ -68,8 +68,11 @@ impl Subscriber {
 
     /// Joins shared memory again, where this subscriber belongs there and is not.
     pub(super) fn connect_when_due(&mut self) {
+        if self.live.is_some() || self.tier == Tier::Historical {
+            return;
+        }
         let now = Instant::now();
-        if self.live.is_some() || self.tier == Tier::Historical || now < self.connect_due {
+        if now < self.connect_due {
             return;
         }
         self.connect_due = now + CONNECT_INTERVAL;
