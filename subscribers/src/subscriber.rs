@@ -154,7 +154,7 @@ impl Subscriber {
         };
         // Only where it is wanted: where the journal is damaged nobody knows it, and what the log has stays readable.
         let is_head_wanted = matches!(settings.start, Start::Live | Start::Time(_) | Start::Snapshot) || settings.end == End::Head;
-        let head = if is_head_wanted { log.head()? } else { 0 };
+        let (head, epoch) = if is_head_wanted { (log.head()?, log.epoch()) } else { (0, 0) };
         let (sequence, prepared) = if settings.start == Start::Snapshot {
             let snapshot = snapshot(bus, settings, &mut log, head, give_up)?;
             (snapshot.position, snapshot.prepared)
@@ -164,8 +164,8 @@ impl Subscriber {
         let end = end_of(&mut log, settings.end, head)?;
         let lineage = match settings.start {
             Start::Cursor(position) => position.epoch,
-            Start::Live | Start::Snapshot => log.epoch(),
-            Start::Time(_) if sequence > head => log.epoch(),
+            Start::Live | Start::Snapshot => epoch,
+            Start::Time(_) if sequence > head => epoch,
             Start::Seq(_) | Start::Time(_) => 0,
         };
         let now = Instant::now();

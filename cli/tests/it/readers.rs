@@ -75,8 +75,8 @@ fn readers_are_told_of_a_journal_that_is_gone() {
     let publisher = Running::start(tapewire(&bus.publish("sim:seed=2 --speed 1000 --progress-ms 5")));
     until("the next writer publishes", || publisher.progress().filter(|progress| progress["seq_published"].as_u64() > Some(0)));
     let starts = run(&bus.subscribe("--tier historical --from seq:1 --until head --output ndjson --kind control")).exits(0).stdout;
-    let starts = starts.lines().map(|line| serde_json::from_str::<Value>(line).unwrap());
-    let begin = starts.filter(|line| line["code"] == "EpochStart").map(|line| line["seq"].as_u64().unwrap()).last().unwrap();
+    let mut starts = starts.lines().map(|line| serde_json::from_str::<Value>(line).unwrap()).filter(|line| line["code"] == "EpochStart");
+    let begin = starts.next_back().unwrap()["seq"].as_u64().unwrap();
     for reader in readers {
         reader.signal("CONT");
         reader.finish().exits(1).says(&["was rolled back", &format!("to {begin}:")]);
