@@ -1,7 +1,11 @@
 //! Making a snapshot while the log is cut behind, and giving up.
 
 use crate::market::{bus, settings, simulate};
-use std::cell::Cell;
+use std::{
+    cell::Cell,
+    sync::mpsc::channel,
+    time::{Duration, Instant},
+};
 use tapewire_publisher::{Publisher, PublisherSettings};
 use tapewire_schemas::{AccountUpdate, Currency, Event, Payload, Stamp};
 use tapewire_storage::{RetentionPolicy, RetentionSettings};
@@ -23,6 +27,8 @@ fn retention_does_not_disturb_a_snapshot() {
         publisher.retention_counters().unwrap().segments_deleted
     };
     while publish(10_000) == 0 {}
+    let (go, rounds) = channel();
+    let (end, ends) = channel();
     let reader = std::thread::spawn({
         let bus = bus.clone();
         move || {
@@ -30,17 +36,28 @@ fn retention_does_not_disturb_a_snapshot() {
                 stream_name: "account".into(),
                 ..SubscriberSettings::new(Tier::Historical, Start::Snapshot, End::Head)
             };
-            for _ in 0..200 {
+            for () in rounds {
                 let mut subscriber = Subscriber::open(&bus, &settings).unwrap();
                 while subscriber.poll(4096, |_, _| ()).unwrap() != Polled::Ended {
                     subscriber.wait();
                 }
+                drop(subscriber);
+                end.send(()).unwrap();
             }
         }
     });
-    while !reader.is_finished() {
+    for _ in 0..100 {
+        go.send(()).unwrap();
         publish(20_000);
+        // Then nobody holds anything, and retention comes to its bound.
+        ends.recv().unwrap();
+        let deleted = publish(0);
+        let from = Instant::now();
+        while publish(4096) < deleted + 2 {
+            assert!(from.elapsed() < Duration::from_secs(20), "retention stays at {deleted}");
+        }
     }
+    drop(go);
     reader.join().unwrap();
     publisher.close().unwrap();
 }
