@@ -37,18 +37,19 @@ fn retention_does_not_disturb_a_snapshot() {
                 ..SubscriberSettings::new(Tier::Historical, Start::Snapshot, End::Head)
             };
             for () in rounds {
-                let mut subscriber = Subscriber::open(&bus, &settings).unwrap();
-                while subscriber.poll(4096, |_, _| ()).unwrap() != Polled::Ended {
-                    subscriber.wait();
+                for _ in 0..4 {
+                    let mut subscriber = Subscriber::open(&bus, &settings).unwrap();
+                    while subscriber.poll(4096, |_, _| ()).unwrap() != Polled::Ended {
+                        subscriber.wait();
+                    }
                 }
-                drop(subscriber);
                 end.send(()).unwrap();
             }
         }
     });
-    for _ in 0..100 {
+    for _ in 0..60 {
         go.send(()).unwrap();
-        publish(20_000);
+        publish(40_000);
         // Then nobody holds anything, and retention comes to its bound.
         ends.recv().unwrap();
         let deleted = publish(0);
