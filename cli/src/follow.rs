@@ -34,7 +34,7 @@ pub fn open(arguments: &ReadArguments, filter: &FilterArguments, stop: &StopFlag
     let deadline = Instant::now() + Duration::from_secs(arguments.wait_seconds);
     let mut looks = 0;
     let following = loop {
-        match try_open(arguments, filter) {
+        match try_open(arguments, filter, stop) {
             Err(error) if is_absent(&error) && Instant::now() < deadline && !stop.is_raised() => {
                 Wait::Sleep(Duration::from_millis(5)).once();
             }
@@ -50,7 +50,7 @@ pub fn open(arguments: &ReadArguments, filter: &FilterArguments, stop: &StopFlag
     Ok(following)
 }
 
-fn try_open(arguments: &ReadArguments, wanted: &FilterArguments) -> anyhow::Result<Following> {
+fn try_open(arguments: &ReadArguments, wanted: &FilterArguments, stop: &StopFlag) -> anyhow::Result<Following> {
     let bus = Bus::open(&arguments.bus)?;
     let stream = bus.stream(&arguments.stream);
     // A stream that is not there knows no names: that comes first.
@@ -65,9 +65,10 @@ fn try_open(arguments: &ReadArguments, wanted: &FilterArguments) -> anyhow::Resu
         conflation: if wanted.conflate { Conflation::Latest } else { Conflation::Off },
         ..SubscriberSettings::new(arguments.tier(), start, arguments.until.0)
     };
-    let subscriber = Subscriber::open(&bus, &settings)?;
+    let give_up = || stop.is_raised();
+    let subscriber = Subscriber::open_unless(&bus, &settings, &give_up)?;
     // Scales may have changed since the start.
-    let registry = definitions_at(&bus, &arguments.stream, subscriber.position())?;
+    let registry = definitions_at(&bus, &arguments.stream, subscriber.position(), &give_up)?;
     Ok(Following { wanted: Wanted::new(wanted, &registry), subscriber, registry, bus: arguments.bus.display().to_string() })
 }
 

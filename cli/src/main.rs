@@ -77,6 +77,11 @@ fn main() -> ExitCode {
         Ok(Outcome::Done) => ExitCode::SUCCESS,
         Ok(Outcome::Disagrees) => ExitCode::from(3),
         Ok(Outcome::Unfit) => ExitCode::from(1),
+        // Asked to end while it was being opened: an end in good order.
+        Err(error) if matches!(error.downcast_ref(), Some(SubscribeError::GivenUp)) => {
+            console::note(format_args!("tapewire: {}", console::describe(&error)));
+            ExitCode::SUCCESS
+        }
         Err(error) => {
             console::note(format_args!("tapewire: {}", console::describe(&error)));
             ExitCode::from(exit_code(&error))

@@ -53,6 +53,9 @@ pub enum SubscribeError {
         /// Last sequence that was missed then.
         to: u64,
     },
+    /// The caller gave up before the subscriber was open ([`crate::Subscriber::open_unless`]).
+    #[error("given up before the stream was open: nothing was delivered")]
+    GivenUp,
     /// A setting is out of range.
     #[error("{setting}: {reason}")]
     Setting {

@@ -12,15 +12,20 @@ use crate::{
     error::SubscribeError,
     filter::Filter,
     prepared::{Merged, Prepared},
-    settings::{End, Polled, Start, SubscriberSettings, Tier},
+    settings::{End, Polled, Start, SubscriberSettings, Tier, Visibility},
     subscriber::Subscriber,
 };
 use std::collections::{BTreeMap, BTreeSet};
 use tapewire_schemas::{AccountUpdate, Body, BookRef, Control, ControlCode, Currency, Event, EventRef, Kind, Level, Payload, Stamp};
-use tapewire_storage::{Bus, LogReader, Registry};
+use tapewire_storage::{Bus, LogReader, Registry, StorageError};
 
 /// Events per poll.
 const POLL_EVENTS: usize = 4096;
+/// Polls in a row without an event: everything up to the end is there, so the rest is a group that may never be whole. Each waits for a
+/// millisecond.
+const IDLE_POLLS_MAX: u32 = 100;
+/// How often a snapshot is begun, where retention takes away what it reads.
+const TRIES_MAX: u32 = 8;
 /// Kinds that say something of the state.
 const STATE_KINDS: [Kind; 3] = [Kind::BookDelta, Kind::BookSnapshot, Kind::AccountUpdate];
 
@@ -54,78 +59,121 @@ impl State {
     }
 }
 
-/// The state of the stream at its head, or as far as the settings let this subscriber see.
-pub(crate) fn snapshot(bus: &Bus, settings: &SubscriberSettings, head: u64) -> Result<Snapshot, SubscribeError> {
-    let from = replay_start(bus, settings, head)?;
-    let mut state = State::default();
-    state.books.prime(&definitions_at(bus, &settings.stream_name, from)?);
-    let position = read(bus, settings, &STATE_KINDS, (from, head), |event| state.observe(event))?;
-    let registry = definitions_at(bus, &settings.stream_name, position)?;
-    let mut out = Output { prepared: Prepared::default(), sequence: position - 1 };
-    registry.definitions().for_each(|known| out.put(&known.event(0)));
-    registry.accounts().for_each(|known| out.put(&known.event(0)));
-    for book in state.books.all() {
-        if let Some(stamp) = state.stamps.get(&book.instrument_id()) {
-            out.put_book(book, *stamp);
-        }
-    }
-    for (stamp, update) in state.balances.values() {
-        out.put(&Event { stamp: *stamp, payload: Payload::AccountUpdate(update) });
-    }
-    Ok(Snapshot { prepared: out.prepared, position })
-}
-
-/// The newest sequence from which the state can be made.
-fn replay_start(bus: &Bus, settings: &SubscriberSettings, head: u64) -> Result<u64, SubscribeError> {
-    let stream = bus.stream(&settings.stream_name);
-    let (log, registry) = (LogReader::open(&stream)?, Registry::open(&stream)?);
-    let oldest = log.oldest()?.unwrap_or(1);
-    if registry.accounts().next().is_some() {
-        // Nobody knows how many balances there are.
-        return Ok(oldest);
-    }
-    let mut missing: BTreeSet<u32> = registry.definitions().map(|known| known.instrument_id).collect();
-    let mut end = head;
-    loop {
-        let from = log.segment_start(end)?.max(oldest);
-        if from <= oldest {
-            return Ok(oldest);
-        }
-        read(bus, settings, &[Kind::BookSnapshot], (from, end), |event| {
-            // Definitions pass every filter.
-            if event.kind() == Kind::BookSnapshot {
-                missing.remove(&event.instrument_id());
-            }
-        })?;
-        if missing.is_empty() {
-            return Ok(from);
-        }
-        end = from - 1;
-    }
-}
-
-/// Reads events of some kinds from the log, from the event that holds the first sequence to the one that holds the last; the sequence
-/// behind what was delivered.
-fn read(
+/// The state of the stream at its head, or as far of it as the settings let this subscriber see now. `log` holds on to what is read for it,
+/// and afterwards to what follows.
+pub(crate) fn snapshot(
     bus: &Bus,
     settings: &SubscriberSettings,
-    kinds: &[Kind],
-    (from, until): (u64, u64),
-    mut deliver: impl FnMut(&EventRef<'_>),
-) -> Result<u64, SubscribeError> {
-    let settings = SubscriberSettings {
-        stream_name: settings.stream_name.clone(),
-        visibility: settings.visibility,
-        filter: Filter::default().with_kinds(kinds),
-        ..SubscriberSettings::new(Tier::Historical, Start::Seq(from), End::Seq(until))
+    log: &mut LogReader,
+    head: u64,
+    give_up: &dyn Fn() -> bool,
+) -> Result<Snapshot, SubscribeError> {
+    let replay = Replay { bus, settings, give_up };
+    let until = match settings.visibility {
+        Visibility::Published => head,
+        // What is not durable yet comes behind the snapshot, when it is: nobody waits for a disk here.
+        Visibility::Durable => log.seq_durable()?.min(head),
     };
-    let mut subscriber = Subscriber::open_silently(bus, &settings)?;
-    loop {
-        match subscriber.poll(POLL_EVENTS, |_, event| deliver(event))? {
-            Polled::More => {}
-            Polled::Idle => subscriber.wait(),
-            Polled::Ended => return Ok(subscriber.undelivered()),
+    let mut tries = 1;
+    let snapshot = loop {
+        // All of it, until it is known what is needed.
+        log.rest(0);
+        match replay.snapshot(log, until) {
+            // It was chosen to go before it was held, or is more than retention holds for anybody: there is less to read now.
+            Err(SubscribeError::Storage(error @ StorageError::Pruned { .. })) if tries < TRIES_MAX => {
+                tracing::info!(stream = settings.stream_name, %error, "the snapshot begins again");
+                tries += 1;
+            }
+            other => break other?,
         }
+    };
+    log.rest(snapshot.position);
+    Ok(snapshot)
+}
+
+/// Reading for a snapshot.
+struct Replay<'a> {
+    bus: &'a Bus,
+    settings: &'a SubscriberSettings,
+    give_up: &'a dyn Fn() -> bool,
+}
+
+impl Replay<'_> {
+    fn snapshot(&self, log: &mut LogReader, until: u64) -> Result<Snapshot, SubscribeError> {
+        let from = self.start(log, until)?;
+        log.hold(from);
+        let mut state = State::default();
+        state.books.prime(&self.definitions_at(from)?);
+        let position = self.read(&STATE_KINDS, (from, until), |event| state.observe(event))?;
+        let registry = self.definitions_at(position)?;
+        let mut out = Output { prepared: Prepared::default(), sequence: position - 1 };
+        registry.definitions().for_each(|known| out.put(&known.event(0)));
+        registry.accounts().for_each(|known| out.put(&known.event(0)));
+        for book in state.books.all() {
+            if let Some(stamp) = state.stamps.get(&book.instrument_id()) {
+                out.put_book(book, *stamp);
+            }
+        }
+        for (stamp, update) in state.balances.values() {
+            out.put(&Event { stamp: *stamp, payload: Payload::AccountUpdate(update) });
+        }
+        Ok(Snapshot { prepared: out.prepared, position })
+    }
+
+    fn definitions_at(&self, sequence: u64) -> Result<Registry, SubscribeError> {
+        definitions_at(self.bus, &self.settings.stream_name, sequence, self.give_up)
+    }
+
+    /// The newest sequence from which the state can be made.
+    fn start(&self, log: &LogReader, until: u64) -> Result<u64, SubscribeError> {
+        let registry = Registry::open(&self.bus.stream(&self.settings.stream_name))?;
+        let oldest = log.oldest()?.unwrap_or(1);
+        if registry.accounts().next().is_some() {
+            // Nobody knows how many balances there are.
+            return Ok(oldest);
+        }
+        let mut missing: BTreeSet<u32> = registry.definitions().map(|known| known.instrument_id).collect();
+        let mut end = until;
+        loop {
+            let from = log.segment_start(end)?.max(oldest);
+            if from <= oldest {
+                return Ok(oldest);
+            }
+            self.read(&[Kind::BookSnapshot], (from, end), |event| {
+                // Definitions pass every filter.
+                if event.kind() == Kind::BookSnapshot {
+                    missing.remove(&event.instrument_id());
+                }
+            })?;
+            if missing.is_empty() {
+                return Ok(from);
+            }
+            end = from - 1;
+        }
+    }
+
+    /// Reads events of some kinds from the log, from the event that holds the first sequence to the one that holds the last, or to the
+    /// beginning of a group that is not whole yet; the sequence behind what was delivered.
+    fn read(&self, kinds: &[Kind], (from, until): (u64, u64), mut deliver: impl FnMut(&EventRef<'_>)) -> Result<u64, SubscribeError> {
+        let settings = SubscriberSettings {
+            stream_name: self.settings.stream_name.clone(),
+            visibility: self.settings.visibility,
+            filter: Filter::default().with_kinds(kinds),
+            ..SubscriberSettings::new(Tier::Historical, Start::Seq(from), End::Seq(until))
+        };
+        let mut subscriber = Subscriber::open_silently(self.bus, &settings, self.give_up)?;
+        let mut idle_polls = 0;
+        while !(self.give_up)() {
+            match subscriber.poll(POLL_EVENTS, |_, event| deliver(event))? {
+                Polled::More => idle_polls = 0,
+                Polled::Idle if idle_polls < IDLE_POLLS_MAX => {
+                    idle_polls += 1;
+                    subscriber.wait();
+                }
+                Polled::Idle | Polled::Ended => return Ok(subscriber.undelivered()),
+            }
+        }
+        Err(SubscribeError::GivenUp)
     }
 }
 

@@ -4,14 +4,15 @@
 //! files. Both are the same pages with the same offsets, so the subscriber changes over at any record: it leaves the log as soon as the
 //! page it reads there is also held live, and returns to the log when a live page is missing (it was lapped, or the writer is another).
 //!
-//! Here is the way of an event; [`pages`] finds the page that holds the position, [`lapse`] what becomes of pages that were missed, [`idle`]
-//! what to do while nothing comes, [`bounds`] how far a poll may read, [`prepare`] what is handed out
+//! Here is the way of an event; [`pages`] finds the page that holds the position, [`lapse`] what becomes of pages that were missed, [`lineage`]
+//! of records that were taken back, [`idle`] what to do while nothing comes, [`bounds`] how far a poll may read, [`prepare`] what is handed out
 //! from memory of our own, [`telling`] how everyone sees this
 //! subscriber.
 
 mod bounds;
 mod idle;
 mod lapse;
+mod lineage;
 mod pages;
 mod prepare;
 mod telling;
@@ -66,6 +67,8 @@ pub struct Subscriber {
     source: Source,
     /// The page being read; the last one read when `Nowhere`.
     page: PageKey,
+    /// The newest epoch that is known to go on behind the records before the position; 0 where nothing was read yet.
+    lineage: u32,
     counters: SubscriberCounters,
     when_lapped: WhenLapped,
     /// Position at which shared memory was lost to a lapse, until that is made up for.
@@ -79,6 +82,10 @@ pub struct Subscriber {
     checked: Instant,
     /// When to look for a page in the log again, while there is none.
     log_due: Instant,
+    /// When to look for a newer epoch again, while nothing comes.
+    epoch_due: Instant,
+    /// When to try shared memory again, where it could not be joined again.
+    connect_due: Instant,
     next_batch: Instant,
     batch_until: Option<u64>,
     visibility: Visibility,
@@ -91,6 +98,8 @@ pub struct Subscriber {
     /// The state that a late joiner is given first.
     prepared: Prepared,
     conflater: Option<Conflater>,
+    /// Epoch of the record before what the conflater holds, and the sequence behind that record.
+    conflated_from: (u32, u64),
     /// What a poll says once everything of a conflated batch was handed out.
     after_batch: Option<Result<Polled, SubscribeError>>,
 }
@@ -102,17 +111,23 @@ impl Subscriber {
     /// [`SubscribeError::Storage`] where the stream does not exist or the start is no longer kept, [`SubscribeError::Transport`] where
     /// shared memory cannot be joined.
     pub fn open(bus: &Bus, settings: &SubscriberSettings) -> Result<Self, SubscribeError> {
-        let mut subscriber = Self::open_silently(bus, settings)?;
-        // Where a stream is read from its files alone, nobody looks for its readers in memory.
-        if settings.tier != Tier::Historical || subscriber.log.writer_pid().is_some() {
-            subscriber.telling = Telling::new(&subscriber.stream, settings.tier);
-            subscriber.tell();
-        }
+        Self::open_unless(bus, settings, &|| false)
+    }
+
+    /// Subscribes, unless the caller gives up before it has come about: with [`Start::Snapshot`] a long log may have to be read first.
+    /// `give_up` is asked every few pages.
+    ///
+    /// # Errors
+    /// [`SubscribeError::GivenUp`], and as [`Self::open`].
+    pub fn open_unless(bus: &Bus, settings: &SubscriberSettings, give_up: &dyn Fn() -> bool) -> Result<Self, SubscribeError> {
+        let mut subscriber = Self::open_silently(bus, settings, give_up)?;
+        subscriber.telling = Telling::new(settings.tier);
+        subscriber.tell();
         Ok(subscriber)
     }
 
     /// Subscribes without telling anyone.
-    pub(crate) fn open_silently(bus: &Bus, settings: &SubscriberSettings) -> Result<Self, SubscribeError> {
+    pub(crate) fn open_silently(bus: &Bus, settings: &SubscriberSettings, give_up: &dyn Fn() -> bool) -> Result<Self, SubscribeError> {
         if let Tier::Delayed(interval) = settings.tier
             && interval < BATCH_INTERVAL_MIN
         {
@@ -139,14 +154,20 @@ impl Subscriber {
         };
         // Only where it is wanted: where the journal is damaged nobody knows it, and what the log has stays readable.
         let is_head_wanted = matches!(settings.start, Start::Live | Start::Time(_) | Start::Snapshot) || settings.end == End::Head;
-        let head = if is_head_wanted { log.head()? } else { 0 };
+        let (head, epoch) = if is_head_wanted { (log.head()?, log.epoch()) } else { (0, 0) };
         let (sequence, prepared) = if settings.start == Start::Snapshot {
-            let snapshot = snapshot(bus, settings, head)?;
+            let snapshot = snapshot(bus, settings, &mut log, head, give_up)?;
             (snapshot.position, snapshot.prepared)
         } else {
             (start_of(&mut log, settings.start, head)?, Prepared::default())
         };
         let end = end_of(&mut log, settings.end, head)?;
+        let lineage = match settings.start {
+            Start::Cursor(position) => position.epoch,
+            Start::Live | Start::Snapshot => epoch,
+            Start::Time(_) if sequence > head => epoch,
+            Start::Seq(_) | Start::Time(_) => 0,
+        };
         let now = Instant::now();
         Ok(Self {
             stream,
@@ -161,6 +182,7 @@ impl Subscriber {
             cursor: EventCursor::new(sequence),
             source: Source::Nowhere,
             page: (0, 0),
+            lineage,
             counters: SubscriberCounters::default(),
             when_lapped: settings.when_lapped,
             lapsed_at: None,
@@ -171,6 +193,8 @@ impl Subscriber {
             telling: Telling::silent(),
             checked: now,
             log_due: now,
+            epoch_due: now,
+            connect_due: now,
             next_batch: now,
             batch_until: None,
             visibility: settings.visibility,
@@ -178,6 +202,7 @@ impl Subscriber {
             durable_checked: None,
             is_bounded: settings.visibility == Visibility::Durable || is_delayed || !prepared.is_empty(),
             prepared,
+            conflated_from: (0, sequence),
             conflater: (settings.conflation == Conflation::Latest).then(Conflater::new),
             after_batch: None,
         })
@@ -202,10 +227,15 @@ impl Subscriber {
         Ok(DurableWatch::open(&self.stream)?)
     }
 
-    /// What a consumer that has done everything delivered so far stores in its cursor; `None` before anything was read.
+    /// What a consumer that has done everything delivered so far stores in its cursor; `None` before anything was delivered. Of a batch that
+    /// is handed out as merged events nothing counts before the last of them was.
     #[must_use]
     pub fn cursor_position(&self, ts_updated: u64) -> Option<CursorPosition> {
-        (self.page.0 > 0).then(|| CursorPosition { epoch: self.page.0, sequence: self.cursor.undelivered(), ts_updated })
+        let (epoch, sequence) = match self.conflater.as_ref().and_then(Conflater::from) {
+            Some(_) => self.conflated_from,
+            None => (self.page.0, self.cursor.undelivered()),
+        };
+        (epoch > 0).then_some(CursorPosition { epoch, sequence, ts_updated })
     }
 
     /// What was seen and suffered so far.
@@ -276,22 +306,14 @@ impl Subscriber {
             match goes_on {
                 Ok(true) => pages_left -= 1,
                 Ok(false) => return self.idle(),
-                Err(SubscribeError::Transport(TransportError::Disconnected { .. })) => self.reconnect()?,
+                Err(SubscribeError::Transport(TransportError::Disconnected { .. })) => {
+                    self.reconnect()?;
+                    pages_left -= 1;
+                }
                 Err(error) => return Err(placed(&self.log, error)),
             }
         }
         Ok(Polled::More)
-    }
-
-    /// Shared memory has dropped us: attaches again; what was missed meanwhile comes from the log.
-    #[cold]
-    fn reconnect(&mut self) -> Result<(), SubscribeError> {
-        tracing::warn!(stream = self.stream.name(), position = self.cursor.sequence, "disconnected from shared memory: connecting again");
-        // The old connection goes first: it holds a subscriber's place.
-        self.live = None;
-        self.live = Some(connect(&self.transport)?);
-        self.source = Source::Nowhere;
-        Ok(())
     }
 
     /// Reads on in the current page.
@@ -362,6 +384,7 @@ impl Subscriber {
     }
 }
 
+/// Joins the stream's shared memory.
 fn connect(config: &TransportConfig) -> Result<PageReader, TransportError> {
     let mut reader = PageReader::connect(config)?;
     reader.wait_for_pages(CONNECT_MAX)?;
@@ -386,3 +409,6 @@ fn note_control(event: &EventRef<'_>, epoch_end: &mut Option<u64>) {
         *epoch_end = Some(event.last_sequence());
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -26,6 +26,7 @@ mod market;
 mod others;
 mod outputs;
 mod process;
+mod readers;
 mod replay;
 mod signals;
 mod space;

@@ -5,15 +5,14 @@
 #![allow(clippy::print_stdout)]
 
 use anyhow::{Context, ensure};
-use std::{collections::HashMap, env, path::Path, process::Command, time::Duration};
+use std::{env, path::Path, process::Command, time::Duration};
 use tapewire_publisher::{
     Publisher, PublisherSettings,
     feed::{Feed, SimulatorFeed, SimulatorSpec},
 };
-use tapewire_schemas::Body;
 use tapewire_stdx::wait::Wait;
 use tapewire_storage::Bus;
-use tapewire_subscribers::{Book, End, Polled, Start, Subscriber, SubscriberSettings, Tier};
+use tapewire_subscribers::{BookState, Books, End, Polled, Start, Subscriber, SubscriberSettings, Tier};
 
 fn main() -> anyhow::Result<()> {
     // With a directory this program is the strategy, without one it is the market, which starts the strategy.
@@ -44,14 +43,14 @@ fn market() -> anyhow::Result<()> {
 fn strategy(directory: &Path) -> anyhow::Result<()> {
     let settings = SubscriberSettings::new(Tier::Realtime(Wait::Yield), Start::Seq(1), End::Closed);
     let mut subscriber = Subscriber::open(&Bus::open(directory)?, &settings)?;
-    let (mut books, mut buys, mut sells, mut crossed) = (HashMap::new(), 0u64, 0u64, 0u64);
+    let (mut books, mut buys, mut sells, mut crossed) = (Books::new(), 0u64, 0u64, 0u64);
     while subscriber.poll(1024, |_, event| {
-        if let Body::Instrument(instrument) = event.body() {
-            let book = Book::new(instrument.price_scale(), instrument.quantity_scale());
-            books.entry(event.instrument_id()).or_insert((instrument.symbol().to_owned(), book));
+        let Some(it) = books.observe(event).map(|index| &books.all()[index]) else { return };
+        if it.state() != BookState::InStep {
+            // Changes are missing: it says nothing until its next snapshot.
+            return;
         }
-        let Some((_, book)) = books.get_mut(&event.instrument_id()) else { return };
-        book.apply(event);
+        let book = it.book();
         let (Some(bid), Some(ask)) = (book.best_bid(), book.best_ask()) else { return };
         crossed += u64::from(bid.price >= ask.price);
         buys += u64::from(bid.quantity > 4 * ask.quantity);
@@ -60,7 +59,8 @@ fn strategy(directory: &Path) -> anyhow::Result<()> {
     {
         subscriber.wait();
     }
-    for (symbol, book) in books.values() {
+    for it in books.all() {
+        let (symbol, book) = (it.symbol(), it.book());
         let (bid, ask) = (book.best_bid().context("no bid")?, book.best_ask().context("no ask")?);
         println!("strategy: {symbol} ends at {} / {}", book.price_scale().display(bid.price), book.price_scale().display(ask.price));
     }

@@ -70,10 +70,15 @@ impl JournalOpener {
 }
 
 impl LogReader {
-    /// Everything up to here survives a power loss: one load, while the stream has a writer; `None` where the files have to be asked.
+    /// How far what a signal is given for has come: one load, and at least what the signals until now were given for; `None` where nobody
+    /// gives any, and the files have to be asked.
     #[must_use]
-    pub fn seq_durable_in_journal(&self) -> Option<u64> {
-        self.live_journal().map(|journal| journal.map().seq_durable())
+    pub fn signalled(&self, signal: Signal) -> Option<u64> {
+        let map = self.live_journal()?.map();
+        Some(match signal {
+            Signal::Published => map.seq_published(),
+            Signal::Durable => map.seq_durable(),
+        })
     }
 
     /// How often a signal was given until now; `None` where nobody gives any: the stream has no writer, or no journal.

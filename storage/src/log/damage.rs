@@ -29,7 +29,7 @@ impl LogReader {
             (Place::Tail(page) | Place::Mapped(page), Some(segment), _) => {
                 Some(StorageError::corrupt(&segment.path, page * PAGE_BYTES as u64 + at, reason))
             }
-            (Place::Ring, _, Some(journal)) => {
+            (Place::Ring(epoch), _, Some(journal)) if journal.map().header.epoch == epoch => {
                 let offset = journal.map().slot_offset(self.copy.page_index()) as u64 + at;
                 Some(StorageError::Journal { path: journal.map().path().to_owned(), offset, reason })
             }

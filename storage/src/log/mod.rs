@@ -44,8 +44,8 @@ pub enum Refresh {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Place {
     Nowhere,
-    /// `copy` holds a page of the journal.
-    Ring,
+    /// `copy` holds a page of the journal of this epoch.
+    Ring(u32),
     /// `copy` holds a page of the segment that is being written.
     Tail(u64),
     /// A page of the mapped segment.
@@ -58,6 +58,8 @@ pub struct LogReader {
     stream: Stream,
     epoch: Option<EpochState>,
     journal: Option<JournalReader>,
+    /// The last epoch that was seen to have a journal; one that has none may be kept nowhere.
+    logged_epoch: u32,
     /// Why the journal cannot be read, until somebody wants what only it has.
     journal_fault: Option<StorageError>,
     segment: Option<OpenSegment>,
@@ -87,6 +89,7 @@ impl LogReader {
             stream: stream.clone(),
             epoch: None,
             journal: None,
+            logged_epoch: 0,
             journal_fault: None,
             segment: None,
             is_stale: false,
@@ -104,6 +107,22 @@ impl LogReader {
             return Err(StorageError::NoStream { path, stream: stream.name().to_owned() });
         }
         Ok(reader)
+    }
+
+    /// The newest epoch, looked up now, however alive the journal looks that this reader has mapped: that file may be gone, its writer dead,
+    /// and the stream another writer's. For who waits, now and then: it reads a small file.
+    ///
+    /// # Errors
+    /// What the file system says, and [`StorageError::Corrupt`] where the epoch's file is damaged.
+    pub fn look(&mut self) -> Result<u32> {
+        self.attach()?;
+        Ok(self.epoch())
+    }
+
+    /// The newest epoch as of the last look.
+    #[must_use]
+    pub fn epoch(&self) -> u32 {
+        self.epoch.map_or(0, |state| state.epoch)
     }
 
     /// Looks for a newer epoch, and maps its journal. Says whether anything changed.
@@ -124,6 +143,9 @@ impl LogReader {
             Err(error @ (StorageError::Journal { .. } | StorageError::Version { .. })) => (None, Some(error)),
             Err(error) => return Err(error),
         };
+        if let (Some(state), Some(_)) = (epoch, &self.journal) {
+            self.logged_epoch = state.epoch;
+        }
         let changed = epoch != self.epoch || had_journal != self.journal.is_some();
         self.epoch = epoch;
         // The current page may lie in the segment: it stays until the next search.
@@ -191,7 +213,7 @@ impl LogReader {
         if next < sequence || (self.copy.is_ended() && next == sequence) {
             return Some(Found::NotYet);
         }
-        self.place = Place::Ring;
+        self.place = Place::Ring(journal.map().header.epoch);
         Some(Found::Page)
     }
 
@@ -317,7 +339,7 @@ impl LogReader {
     pub fn page(&self) -> Option<PageView<'_>> {
         match self.place {
             Place::Nowhere => None,
-            Place::Ring | Place::Tail(_) => Some(self.copy.view()),
+            Place::Ring(_) | Place::Tail(_) => Some(self.copy.view()),
             Place::Mapped(page_number) => self.segment.as_ref().map(|segment| segment.view(page_number)),
         }
     }
@@ -329,8 +351,8 @@ impl LogReader {
     /// the ring has lost them, and what the file system says.
     pub fn refresh(&mut self) -> Result<Refresh> {
         match self.place {
-            Place::Ring => {
-                let Some(journal) = self.journal.as_ref().filter(|journal| journal.is_live()) else { return Ok(Refresh::Lost) };
+            Place::Ring(epoch) => {
+                let Some(journal) = self.journal.as_ref().filter(|journal| is_live_of(journal, epoch)) else { return Ok(Refresh::Lost) };
                 let published = journal.map().seq_published();
                 Ok(match self.copy.extend(journal.map()) {
                     Ok(true) => Refresh::More,
@@ -361,8 +383,8 @@ impl LogReader {
     pub fn turn(&mut self, sequence: u64) -> Result<Found> {
         self.hold(sequence);
         match self.place {
-            Place::Ring => {
-                if let Some(journal) = self.journal.as_ref().filter(|journal| journal.is_live()) {
+            Place::Ring(epoch) => {
+                if let Some(journal) = self.journal.as_ref().filter(|journal| is_live_of(journal, epoch)) {
                     let next = self.copy.page_index() + 1;
                     match journal.first_sequence(next) {
                         Some(0) if sequence > journal.map().seq_published() => return Ok(Found::NotYet),
@@ -384,6 +406,12 @@ impl LogReader {
         }
         self.seek(sequence)
     }
+}
+
+/// Whether a journal is the one that a page of the ring was copied from, and still has what the files have not: pages of the next
+/// epoch's have the same indices.
+fn is_live_of(journal: &JournalReader, epoch: u32) -> bool {
+    journal.is_live() && journal.map().header.epoch == epoch
 }
 
 /// Looks at journal and files while the writer moves pages from one to the other.

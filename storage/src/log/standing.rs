@@ -1,7 +1,8 @@
 //! Where a cursor stands in the stream as it is now.
 
-use super::LogReader;
+use super::{LogReader, SEEK_LOOKS_MAX};
 use crate::{
+    bus::EpochState,
     cursor::CursorPosition,
     error::{Result, StorageError},
 };
@@ -30,7 +31,7 @@ impl LogReader {
     /// # Errors
     /// [`StorageError::Setting`] for a sequence that the stream has not come to, and as [`Self::seek`].
     pub fn position_before(&mut self, sequence: u64, ts_updated: u64) -> Result<CursorPosition> {
-        let next = self.head()? + 1;
+        let next = self.head()?.saturating_add(1);
         if sequence == 0 || sequence > next {
             let reason = "a cursor stands between sequence 1 and the one that is published next";
             return Err(StorageError::Setting { setting: "sequence of a cursor", value: sequence, reason });
@@ -47,23 +48,56 @@ impl LogReader {
         Ok(CursorPosition { epoch, sequence, ts_updated })
     }
 
+    /// Where the first epoch behind `epoch` begins: what that one had from there on was not kept. It is what that epoch's first record
+    /// says; `None` where there is none yet, as of the last look.
+    ///
+    /// # Errors
+    /// As [`Self::seek`].
+    pub fn followed_at(&mut self, epoch: u32) -> Result<Option<u64>> {
+        // Known before the search: then that epoch is recovered, and the files end where it was.
+        let is_over = self.epoch() > epoch;
+        let mut looks = 1;
+        let later = loop {
+            match self.divide(|page| page.header.epoch > epoch) {
+                // What a writer writes that came since the look is not damage.
+                Err(StorageError::Corrupt { .. }) if looks < SEEK_LOOKS_MAX && self.attach()? => looks += 1,
+                other => break other?,
+            }
+        };
+        Ok(match (later.at, later.before) {
+            (Some(at), _) => Some(at.header.first_sequence),
+            // It has no sealed page yet, or is kept nowhere.
+            (None, before) if is_over => Some(before.map_or(1, |page| page.seal.last_sequence.saturating_add(1))),
+            _ => None,
+        })
+    }
+
+    /// Whether what a reader of `epoch` has read before `sequence` was taken back, and from where on: another epoch began before it, or the
+    /// epoch was closed before it by a recovery that did not find it. As of the last look.
+    ///
+    /// # Errors
+    /// As [`Self::seek`].
+    pub fn taken_back_to(&mut self, epoch: u32, sequence: u64) -> Result<Option<u64>> {
+        let to = match self.epoch {
+            // An epoch without a journal is not kept, and its end says nothing.
+            Some(EpochState { epoch: newest, closed_at, .. }) if newest == epoch && self.logged_epoch == epoch => {
+                closed_at.map(|closed_at| closed_at.saturating_add(1))
+            }
+            Some(EpochState { epoch: newest, .. }) if newest > epoch => self.followed_at(epoch)?,
+            _ => None,
+        };
+        Ok(to.filter(|to| *to < sequence))
+    }
+
     /// Says whether a cursor can be read on from. No page is current afterwards.
     ///
     /// # Errors
     /// As [`Self::seek`].
     pub fn standing(&mut self, position: &CursorPosition) -> Result<Standing> {
-        let next = self.head()? + 1;
-        // Epochs follow one another: whatever comes behind the first page of a later one is not of the cursor's.
-        let later = self.divide(|page| page.header.epoch > position.epoch)?;
-        let is_superseded = self.epoch.is_some_and(|state| state.epoch > position.epoch);
-        let end = match (later.at, later.before) {
-            (Some(at), _) => at.header.first_sequence,
-            // The later one has no sealed page yet: it begins behind the files.
-            (None, Some(before)) if is_superseded => before.seal.last_sequence + 1,
-            _ => next,
-        };
-        if position.epoch > 0 && position.sequence > end.min(next) {
-            return Ok(Standing::RolledBack { to: end.min(next) });
+        let next = self.head()?.saturating_add(1);
+        let end = self.followed_at(position.epoch)?.map_or(next, |end| end.min(next));
+        if position.epoch > 0 && position.sequence > end {
+            return Ok(Standing::RolledBack { to: end });
         }
         match self.oldest()? {
             Some(oldest) if position.sequence < oldest => Ok(Standing::Pruned { oldest }),

@@ -6,7 +6,7 @@ use crate::{
 };
 use std::time::{Duration, Instant};
 use tapewire_stdx::wait::Wait;
-use tapewire_storage::{Cursor, CursorPosition, LogReader, Standing, StorageError, Stream, StreamWriter, recover_stream};
+use tapewire_storage::{Cursor, CursorPosition, Found, LogReader, Refresh, Standing, StorageError, Stream, StreamWriter, recover_stream};
 
 fn at(epoch: u32, sequence: u64) -> CursorPosition {
     CursorPosition { epoch, sequence, ts_updated: 7_000_000_000u64.wrapping_add(sequence) }
@@ -196,4 +196,52 @@ fn a_cursor_that_was_rolled_back_is_known_by_its_epoch() {
     sequencer.close(writer);
     assert_eq!(standing(cursor.position().unwrap()), rolled_back);
     assert_eq!(standing(at(1, tail.last_sequence + 1)), Standing::Good);
+}
+
+/// A journal that is gone looks alive to who has it mapped, and pages of the next epoch's have the same indices: neither is taken for the
+/// other, and where the next one began is known from the log.
+#[test]
+fn a_reader_finds_out_that_its_journal_is_gone() {
+    let test = TestBus::new();
+    let path = test.directory.path().to_owned();
+    let mut child = Child::start("write", &path, &[(FLUSH, "1000000"), (PAGES, "6")]);
+    child.wait_progress("the pages", |_| has_all_pages(&path));
+    let done = read_progress(&path.join("write.progress"));
+    let mut log = LogReader::open(&test.bus.stream(STREAM)).unwrap();
+    assert_eq!((log.seek(done).unwrap(), log.epoch()), (Found::Page, 1));
+    child.kill();
+    remove_memory(&test.bus);
+    let writer = StreamWriter::open(&test.bus, STREAM, &settings()).unwrap();
+    let begin = writer.tail().last_sequence + 1;
+    assert!(begin <= done);
+    let mut sequencer = TestSequencer::new(&writer);
+    sequencer.append_pages(7);
+    // Nothing tells it by itself.
+    while log.refresh().unwrap() == Refresh::More {}
+    assert_eq!((log.refresh().unwrap(), log.epoch()), (Refresh::Same, 1));
+    assert_eq!(log.look().unwrap(), 2);
+    assert_eq!(log.refresh().unwrap(), Refresh::Lost);
+    assert_eq!((log.followed_at(1).unwrap(), log.followed_at(2).unwrap()), (Some(begin), None));
+    let taken_back = |log: &mut LogReader, epoch| [begin, begin + 1, done].map(|at| log.taken_back_to(epoch, at).unwrap());
+    let check = |log: &mut LogReader| {
+        assert_eq!(taken_back(log, 1), [None, Some(begin), Some(begin).filter(|begin| *begin < done)]);
+        assert_eq!(taken_back(log, 2), [None; 3]);
+    };
+    check(&mut log);
+    sequencer.close(writer);
+    log.look().unwrap();
+    check(&mut log);
+}
+
+/// Nothing of an epoch was ever on the disk: the next one begins with the first sequence.
+#[test]
+fn a_cursor_of_an_epoch_that_left_nothing_is_rolled_back_to_the_beginning() {
+    let test = TestBus::new();
+    let stream = test.bus.stream(STREAM);
+    for epoch in 1..=2 {
+        assert_eq!(StreamWriter::open_volatile(&test.bus, STREAM).unwrap().epoch(), epoch);
+    }
+    let mut log = LogReader::open(&stream).unwrap();
+    assert_eq!(log.standing(&at(1, 500)).unwrap(), Standing::RolledBack { to: 1 });
+    assert_eq!((log.followed_at(1).unwrap(), log.followed_at(2).unwrap()), (Some(1), None));
 }

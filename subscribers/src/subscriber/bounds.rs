@@ -9,6 +9,7 @@ use crate::{
     settings::{Tier, Visibility},
 };
 use std::time::Instant;
+use tapewire_storage::Signal;
 
 impl Subscriber {
     /// Whether this poll may read at all, and how far.
@@ -22,7 +23,7 @@ impl Subscriber {
 
     /// Looks how far the stream is durable: one load while its writer lives. Without one the files say it, now and then.
     fn find_durable(&mut self) -> Result<(), SubscribeError> {
-        if let Some(durable) = self.log.seq_durable_in_journal() {
+        if let Some(durable) = self.log.signalled(Signal::Durable) {
             self.visible_until = self.visible_until.max(durable);
             return Ok(());
         }

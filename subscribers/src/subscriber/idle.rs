@@ -8,6 +8,8 @@ use crate::{
 use std::time::{Duration, Instant};
 use tapewire_transport::PageReader;
 
+/// Looks for a newer epoch while nothing comes, however alive the journal seems: it costs system calls.
+pub(super) const EPOCH_LOOK_INTERVAL: Duration = Duration::from_millis(50);
 /// Looks at the journal's counters while nothing comes: a page may have been missed, or the writer be another.
 pub(super) const IDLE_CHECK_INTERVAL: Duration = Duration::from_millis(2);
 /// The same where there is no journal to look at, only files.
@@ -26,6 +28,10 @@ impl Subscriber {
         if self.batch_until.is_some_and(|until| self.cursor.sequence > until) {
             self.batch_until = None;
             self.counters.batches += 1;
+        }
+        // In shared memory the same is done by `check_idle`.
+        if self.source != Source::Live {
+            self.look_around()?;
         }
         let is_over = match self.end {
             End::Closed => self.is_closed_here(),
@@ -82,17 +88,34 @@ impl Subscriber {
         }
         self.checked = now;
         self.tell();
-        let published = self.log.seq_published()?;
-        if published + 1 < self.cursor.sequence && self.stream.epoch()?.is_some_and(|state| state.epoch > self.page.0 && self.page.0 > 0) {
-            let (from, to) = (self.cursor.sequence, published + 1);
-            self.cursor.reset(to);
-            self.source = Source::Nowhere;
-            return Err(SubscribeError::Rollback { from, to });
+        if self.look_around()? {
+            return Ok(true);
         }
+        // Behind the look: it may be another journal's now.
+        let published = self.log.seq_published()?;
         if published < self.cursor.sequence || (self.is_committed_here() && !self.log.is_epoch_over(self.page.0)) {
             return Ok(false);
         }
         self.leave_live()
+    }
+
+    /// Now and then while nothing comes: whether there is another writer, whether everything missed was made up for, and whether shared
+    /// memory can be joined again. Says whether the position moved.
+    fn look_around(&mut self) -> Result<bool, SubscribeError> {
+        let now = Instant::now();
+        if now < self.epoch_due {
+            return Ok(false);
+        }
+        self.epoch_due = now + EPOCH_LOOK_INTERVAL;
+        self.connect_when_due();
+        if self.check_lineage()? {
+            return Ok(true);
+        }
+        if self.lapsed_at.is_some() && self.source != Source::Live && self.log.seq_published()? < self.cursor.sequence {
+            // The stream is quiet or closed: nothing may come for long that could be joined.
+            self.note_healed();
+        }
+        Ok(false)
     }
 
     /// Whether the record at the position has become visible in the live page meanwhile.

@@ -1,12 +1,16 @@
 //! Being lapped: live pages went before they were read. What then happens is the subscriber's choice ([`WhenLapped`]).
 
-use super::{Source, Subscriber};
+use super::{Source, Subscriber, connect};
 use crate::{
     cursor::offset_of,
     error::SubscribeError,
     place::{event_from, key_of},
-    settings::WhenLapped,
+    settings::{Tier, WhenLapped},
 };
+use std::time::{Duration, Instant};
+
+/// Between two tries to join shared memory again.
+const CONNECT_INTERVAL: Duration = Duration::from_millis(250);
 
 impl Subscriber {
     /// Live pages are missing, or are another writer's: what was in them comes from the log, unless that is not wanted.
@@ -18,6 +22,9 @@ impl Subscriber {
             Some(live) => live.peek()?,
             None => None,
         };
+        if next.is_some_and(|next| next.epoch > epoch) && self.check_lineage()? {
+            return Ok(true);
+        }
         if next.is_some_and(|next| next.epoch == epoch && next.page_index > page_index + 1) {
             self.note_lapse(from)?;
             if self.when_lapped != WhenLapped::Heal {
@@ -25,15 +32,54 @@ impl Subscriber {
             }
             return self.find_page();
         }
+        self.find_page_without(from, epoch)
+    }
+
+    /// Finds the page that holds the position, `from`, in `epoch`. Where that is the log, and the epoch goes on, live pages are missing.
+    fn find_page_without(&mut self, from: u64, epoch: u32) -> Result<bool, SubscribeError> {
         let found = self.find_page()?;
-        if self.source == Source::Log && !self.log.is_epoch_over(epoch) {
+        if self.source == Source::Log && !self.log.is_epoch_over(epoch) && self.log.seq_published()? >= from {
             // The stream went on and nothing came: the pages were sent where we no longer were.
             self.note_lapse(from)?;
-            if self.when_lapped == WhenLapped::Fail {
+            if self.when_lapped != WhenLapped::Heal {
+                self.source = Source::Nowhere;
                 return self.miss();
             }
         }
         Ok(found)
+    }
+
+    /// Shared memory has dropped us: joins it again. What went by meanwhile was missed; where it cannot be joined now, reading goes on from
+    /// the log, and it is tried again later.
+    #[cold]
+    pub(super) fn reconnect(&mut self) -> Result<(), SubscribeError> {
+        let (from, epoch) = (self.cursor.sequence, self.page.0);
+        tracing::warn!(stream = self.stream.name(), position = from, "disconnected from shared memory: connecting again");
+        // The old connection goes first: it holds a subscriber's place.
+        self.live = None;
+        self.connect_due = Instant::now();
+        self.connect_when_due();
+        if self.source == Source::Live {
+            self.source = Source::Nowhere;
+            self.find_page_without(from, epoch)?;
+        }
+        Ok(())
+    }
+
+    /// Joins shared memory again, where this subscriber belongs there and is not.
+    pub(super) fn connect_when_due(&mut self) {
+        if self.live.is_some() || self.tier == Tier::Historical {
+            return;
+        }
+        let now = Instant::now();
+        if now < self.connect_due {
+            return;
+        }
+        self.connect_due = now + CONNECT_INTERVAL;
+        match connect(&self.transport) {
+            Ok(live) => self.live = Some(live),
+            Err(error) => tracing::info!(stream = self.stream.name(), %error, "shared memory cannot be joined now: reading from the log"),
+        }
     }
 
     /// Counts a lapse, and says so.
@@ -78,7 +124,8 @@ impl Subscriber {
             self.counters.lapped += 1;
         }
         let published = self.log.seq_published()?;
-        let next = self.oldest_live_event(position)?.unwrap_or(published + 1).max(position + 1);
+        let live_next = self.oldest_live_event(position)?;
+        let next = live_next.unwrap_or(published.saturating_add(1)).max(position.saturating_add(1));
         let to = next - 1;
         self.counters.last_gap = (from, to);
         if self.when_lapped == WhenLapped::Fail {
@@ -94,6 +141,7 @@ impl Subscriber {
             && (1..=next).contains(&view.first_sequence())
         {
             self.page = key_of(view)?;
+            self.lineage = self.lineage.max(self.page.0);
             self.cursor.offset = offset_of(view, next)?;
             self.source = Source::Live;
         }
@@ -104,16 +152,19 @@ impl Subscriber {
     fn oldest_live_event(&mut self, position: u64) -> Result<Option<u64>, SubscribeError> {
         let Some(live) = &mut self.live else { return Ok(None) };
         loop {
-            if let Some(view) = live.current()
-                && view.first_sequence() > position
-            {
-                let (sequence, is_page_over) = event_from(view)?;
-                if !is_page_over {
-                    return Ok(Some(sequence));
+            let mut is_passed = true;
+            if let Some(view) = live.current() {
+                let first = view.first_sequence();
+                // Pages of an epoch that is over are passed, and those that are not begun yet stay where they are.
+                is_passed = key_of(view)?.0 < self.lineage || first != 0;
+                if key_of(view)?.0 >= self.lineage && first > position {
+                    let (sequence, is_page_over) = event_from(view)?;
+                    if !is_page_over {
+                        return Ok(Some(sequence));
+                    }
                 }
             }
-            // Pages that are not begun yet stay where they are.
-            if live.peek()?.is_none() || live.current().is_some_and(|view| view.first_sequence() == 0) {
+            if live.peek()?.is_none() || !is_passed {
                 return Ok(None);
             }
             live.turn();

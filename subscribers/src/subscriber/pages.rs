@@ -93,14 +93,21 @@ impl Subscriber {
             return Ok(true);
         }
         // Seen before the log is asked: the log has everything that is live.
-        let live_first = self.live.as_ref().and_then(PageReader::current).map_or(0, |view| view.first_sequence());
+        let ahead = self.live_ahead()?;
         if self.log.seek(self.cursor.sequence)? == Found::Page {
             return self.enter_log_page();
         }
-        if live_first > self.cursor.sequence {
-            return self.miss();
+        if let Some(epoch) = ahead {
+            return if self.enter_epoch(epoch)? { Ok(true) } else { self.miss() };
         }
         self.begins_live(true)
+    }
+
+    /// Epoch of the live page, where it begins behind the position.
+    fn live_ahead(&self) -> Result<Option<u32>, SubscribeError> {
+        let Some(view) = self.live.as_ref().and_then(PageReader::current) else { return Ok(None) };
+        let (epoch, _) = key_of(view)?;
+        Ok((view.first_sequence() > self.cursor.sequence && epoch >= self.lineage).then_some(epoch))
     }
 
     /// Whether the position is the first record of a live page (or of one that is still empty and directly follows).
@@ -114,10 +121,15 @@ impl Subscriber {
             if let Some(view) = live.current() {
                 let key = key_of(view)?;
                 let first = view.first_sequence();
-                is_over = self.log.is_epoch_over(key.0);
-                if first == self.cursor.sequence {
+                // What an epoch had behind the beginning of the next is not the stream.
+                let is_past = key.0 < self.lineage;
+                is_over = is_past || self.log.is_epoch_over(key.0);
+                if first == self.cursor.sequence && !is_past {
                     if is_over && !or_over {
                         return Ok(false);
+                    }
+                    if self.enter_epoch(key.0)? {
+                        return Ok(true);
                     }
                     self.source = Source::Live;
                     self.page = key;
@@ -132,7 +144,7 @@ impl Subscriber {
                     live.turn();
                     continue;
                 }
-                if is_empty || first > self.cursor.sequence {
+                if !is_past && (is_empty || first > self.cursor.sequence) {
                     return Ok(false);
                 }
             }
@@ -153,6 +165,11 @@ impl Subscriber {
     fn enter_log_page(&mut self) -> Result<bool, SubscribeError> {
         let Some(view) = self.log.page() else { return Ok(false) };
         let header = view.header()?;
+        if self.enter_epoch(header.epoch)? {
+            return Ok(true);
+        }
+        self.connect_when_due();
+        let Some(view) = self.log.page() else { return Ok(false) };
         self.cursor.offset = offset_of(view, self.cursor.sequence)?;
         self.page = (header.epoch, header.page_index);
         self.source = Source::Log;

@@ -55,6 +55,9 @@ impl Subscriber {
             if !self.find_bounds()? {
                 return Ok(Polled::Idle);
             }
+            if conflater.from().is_none() {
+                self.conflated_from = (self.page.0, self.cursor.undelivered());
+            }
             let polled = self.read_batch(conflater);
             if matches!(polled, Ok(Polled::Idle)) && self.batch_until.is_some() {
                 // The batch is not all there yet.

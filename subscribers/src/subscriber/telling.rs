@@ -8,11 +8,20 @@ use tapewire_storage::{Cell, CellRole, Stream, SubscriberNumbers};
 /// Records between two tellings of a reader that is busy; one that is idle tells when it looks at the clock, or before it sleeps.
 const RECORDS: u64 = 4096;
 
+/// What there is to write to.
+#[derive(Debug)]
+enum Place {
+    Cell(Cell),
+    /// Where a stream is read from its files alone, nobody looks for its readers in memory: a cell is made when a writer comes.
+    Awaited,
+    /// Nobody is to be told, or no cell could be made; reading goes on without.
+    None,
+}
+
 /// The cell, and when to write it.
 #[derive(Debug)]
 pub(super) struct Telling {
-    /// `None` where none could be made; reading goes on without.
-    cell: Option<Cell>,
+    place: Place,
     clock: Clock,
     /// Whether every idle poll tells: a sleep follows it.
     pub(super) is_told_idle: bool,
@@ -23,17 +32,26 @@ pub(super) struct Telling {
 impl Telling {
     /// Nobody is told.
     pub(super) fn silent() -> Self {
-        Self { cell: None, clock: Clock::new(), is_told_idle: false, due_at: u64::MAX }
+        Self { place: Place::None, clock: Clock::new(), is_told_idle: false, due_at: u64::MAX }
     }
 
-    pub(super) fn new(stream: &Stream, tier: Tier) -> Self {
-        let cell = Cell::create(stream, CellRole::Subscriber { tier: tier.code() });
-        let cell = cell.inspect_err(|error| tracing::info!(%error, "nobody will see how this subscriber is")).ok();
+    /// Everyone is told, from the next telling on.
+    pub(super) fn new(tier: Tier) -> Self {
         let is_told_idle = match tier {
             Tier::Realtime(Wait::Spin | Wait::Yield | Wait::SpinThenYield(_)) => false,
             Tier::Realtime(Wait::Sleep(_) | Wait::Block(_)) | Tier::Delayed(_) | Tier::Historical => true,
         };
-        Self { cell, clock: Clock::new(), is_told_idle, due_at: 0 }
+        Self { place: Place::Awaited, clock: Clock::new(), is_told_idle, due_at: 0 }
+    }
+
+    fn make_cell(&mut self, stream: &Stream, tier: Tier) {
+        self.place = match Cell::create(stream, CellRole::Subscriber { tier: tier.code() }) {
+            Ok(cell) => Place::Cell(cell),
+            Err(error) => {
+                tracing::info!(%error, "nobody will see how this subscriber is");
+                Place::None
+            }
+        };
     }
 }
 
@@ -41,9 +59,12 @@ impl Subscriber {
     /// Writes the cell.
     #[cold]
     pub(super) fn tell(&mut self) {
-        let Some(cell) = &self.telling.cell else { return };
-        self.telling.due_at = self.cursor.sequence + RECORDS;
+        self.telling.due_at = self.cursor.sequence.saturating_add(RECORDS);
+        if matches!(self.telling.place, Place::Awaited) && (self.tier != Tier::Historical || self.log.writer_pid().is_some()) {
+            self.telling.make_cell(&self.stream, self.tier);
+        }
         let counters = self.counters();
+        let Place::Cell(cell) = &self.telling.place else { return };
         cell.tell_subscriber(&SubscriberNumbers {
             updated_ns: self.telling.clock.now_ns(),
             position: self.cursor.sequence,

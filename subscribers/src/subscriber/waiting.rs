@@ -1,9 +1,12 @@
 //! Waiting for more: burning the core, giving it away, or sleeping until woken.
 //!
 //! A reader that sleeps is woken by the publisher's housekeeping, never by its sequencer, and not more often than the publisher's
-//! interval of waking. Sleep is bounded, so that the death of the writer is noticed.
+//! interval of waking. Sleep is bounded, so that the death of the writer is noticed: one that was killed wakes nobody, nor does its successor.
 
-use super::{Subscriber, idle::IDLE_POLLS};
+use super::{
+    Subscriber,
+    idle::{EPOCH_LOOK_INTERVAL, IDLE_CHECK_INTERVAL, IDLE_POLLS},
+};
 use crate::settings::{Tier, Visibility};
 use std::time::{Duration, Instant};
 use tapewire_stdx::wait::Wait;
@@ -50,10 +53,15 @@ impl Subscriber {
             Wait::Block(longest).once();
             return;
         };
-        // What came before the mark was taken is seen by the poll after it: only then may we sleep.
-        if self.waiting.mark == Some(mark) && !self.log.sleep(signal, mark, longest) {
-            // Nothing for long: the next poll looks whether the writer lives.
-            self.idle_polls = IDLE_POLLS;
+        // What came before the mark was taken is seen by the poll after it: only then may we sleep. A poll does not look everywhere; where
+        // more is said to be there than it found, the next one that does is not far.
+        if self.waiting.mark == Some(mark) {
+            let is_more = self.log.signalled(signal).is_some_and(|position| position >= self.cursor.sequence);
+            let bound = if is_more { IDLE_CHECK_INTERVAL } else { EPOCH_LOOK_INTERVAL };
+            if !self.log.sleep(signal, mark, longest.min(bound)) {
+                // Nothing for long: the next poll looks whether the writer lives.
+                self.idle_polls = IDLE_POLLS;
+            }
         }
         self.waiting.mark = self.log.signal(signal);
     }

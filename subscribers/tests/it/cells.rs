@@ -81,3 +81,20 @@ fn everyone_sees_publisher_and_subscribers() {
     let subscriber = Subscriber::open(&bus, &SubscriberSettings::new(Tier::Historical, Start::Seq(1), End::Head)).unwrap();
     assert_eq!((cells(&bus), subscriber.position()), (vec![], 1));
 }
+
+#[test]
+fn a_reader_of_files_is_seen_once_a_writer_comes() {
+    let (_directory, bus) = bus();
+    Publisher::open(&bus, &PublisherSettings::default()).unwrap().close().unwrap();
+    let mut subscriber = Subscriber::open(&bus, &SubscriberSettings::new(Tier::Historical, Start::Seq(1), End::Never)).unwrap();
+    let mut poll = |limit| {
+        subscriber.poll(limit, |_, _| ()).unwrap();
+        subscriber.wait();
+    };
+    (0..10).for_each(|_| poll(16));
+    assert_eq!(cells(&bus), []);
+    let mut publisher = Publisher::open(&bus, &PublisherSettings::default()).unwrap();
+    let last = publisher.publish(&trade()).unwrap();
+    until(&bus, || poll(16), |cell| matches!(&cell.numbers, CellNumbers::Subscriber(numbers) if numbers.position == last + 1));
+    publisher.close().unwrap();
+}

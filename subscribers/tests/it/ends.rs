@@ -126,6 +126,30 @@ fn a_stream_without_a_log_goes_on_with_its_next_writer() {
 }
 
 #[test]
+fn a_start_at_the_end_of_all_numbers_is_waited_for() {
+    let (_directory, bus) = bus();
+    let mut publisher = Publisher::open(&bus, &PublisherSettings::default()).unwrap();
+    let look = |publisher: Option<&mut Publisher>| {
+        let mut readers = TIERS.map(|tier| {
+            let settings = SubscriberSettings::new(tier, Start::Seq(u64::MAX), End::Seq(u64::MAX));
+            Subscriber::open(&bus, &settings).unwrap()
+        });
+        publisher.into_iter().for_each(|publisher| assert!(publisher.publish(&trade()).is_ok()));
+        for reader in &mut readers {
+            for _ in 0..200 {
+                assert_eq!(reader.poll(16, |_, _| panic!("it comes much later")).unwrap(), Polled::Idle);
+                reader.wait();
+            }
+            assert_eq!((reader.position(), reader.cursor_position(0)), (u64::MAX, None));
+        }
+    };
+    look(Some(&mut publisher));
+    assert!(definitions_at(&bus, "market", u64::MAX, &|| false).is_ok());
+    publisher.close().unwrap();
+    look(None);
+}
+
+#[test]
 fn an_interval_of_nothing_is_refused() {
     let (_directory, bus) = bus();
     Publisher::open(&bus, &PublisherSettings::default()).unwrap().close().unwrap();
@@ -145,7 +169,7 @@ fn definitions_are_those_of_the_position() {
     let fine = publisher.publish(&trade()).unwrap();
     let check = || {
         for (sequence, digits) in [(coarse, 1), (fine, 10), (fine + 1, 10)] {
-            let registry = definitions_at(&bus, "market", sequence).unwrap();
+            let registry = definitions_at(&bus, "market", sequence, &|| false).unwrap();
             assert_eq!(registry.get(id).unwrap().instrument.price_scale(), scale(digits), "at {sequence}");
         }
     };

@@ -106,6 +106,30 @@ fn it_heals() {
     }
 }
 
+/// Nothing comes live any more that it could join: what was missed is made up for all the same.
+#[test]
+fn it_heals_on_a_stream_that_is_closed() {
+    let (_directory, bus) = bus();
+    let mut publisher = publisher(&bus);
+    let mut subscriber = subscriber(&bus, WhenLapped::Heal);
+    publisher.publish(&trade()).unwrap();
+    drain(&mut subscriber, publisher.seq_published()).unwrap();
+    while subscriber.counters().joined == 0 {
+        subscriber.poll(1, |_, _| ()).unwrap();
+    }
+    trades(&mut publisher);
+    let last = publisher.close().unwrap();
+    drain(&mut subscriber, last).unwrap();
+    let (from, counters) = (Instant::now(), |subscriber: &Subscriber| subscriber.counters());
+    while counters(&subscriber).healed < counters(&subscriber).lapped {
+        assert_eq!(subscriber.poll(1, |_, _| panic!("nothing follows")).unwrap(), Polled::Idle);
+        subscriber.wait();
+        assert!(from.elapsed() < Duration::from_secs(10), "{:?}", counters(&subscriber));
+    }
+    let counters = counters(&subscriber);
+    assert!(counters.lapped > 0 && counters.records_healed > 0, "{counters:?}");
+}
+
 #[test]
 fn it_skips_and_says_what() {
     for publish in [trades, groups] {

@@ -159,6 +159,7 @@ fn balances_come_with_the_snapshot() {
         let update = AccountUpdate { account_id, currency, balance, ..AccountUpdate::default() };
         publisher.publish(&Event { stamp: Stamp::default(), payload: Payload::AccountUpdate(&update) }).unwrap();
     }
+    assert!(publisher.wal_status().unwrap().wait_durable(publisher.seq_published(), Duration::from_secs(20)).unwrap());
     for visibility in [Visibility::Published, Visibility::Durable] {
         let settings = SubscriberSettings {
             stream_name: "account".into(),

@@ -4,12 +4,15 @@
 
 mod accounts;
 mod cells;
+mod conflated;
 mod durable;
 mod ends;
 mod hot_path;
 mod lapse;
 mod late;
 mod market;
+mod rollback;
+mod snapshots;
 mod tiers;
 mod times;
 mod waits;

@@ -67,3 +67,39 @@ fn every_event_is_waited_for() {
 fn without_a_journal_nobody_sleeps_for_ever() {
     one_by_one(Wait::Block(HOUR), Durability::Volatile);
 }
+
+/// Woken twice in a row, a reader that is in no page yet looks at the log only once: what the second signal was given for is not slept through.
+#[test]
+fn what_a_poll_did_not_look_for_is_not_slept_through() {
+    let (_directory, bus) = bus();
+    let mut publisher = Publisher::open(&bus, &PublisherSettings::default()).unwrap();
+    let (seen, sightings) = channel();
+    let (opened, starts) = channel();
+    let reader = std::thread::spawn({
+        let bus = bus.clone();
+        move || {
+            for start in starts {
+                let settings = SubscriberSettings::new(Tier::Realtime(Wait::Block(HOUR)), Start::Seq(start), End::Seq(start));
+                let mut subscriber = Subscriber::open(&bus, &settings).unwrap();
+                assert_eq!(subscriber.poll(16, |_, _| panic!("it is not published")).unwrap(), Polled::Idle);
+                seen.send(0).unwrap();
+                while subscriber.poll(16, |first, _| seen.send(first).unwrap()).unwrap() != Polled::Ended {
+                    subscriber.wait();
+                }
+            }
+        }
+    });
+    for _ in 0..20 {
+        let start = publisher.seq_published() + 10;
+        opened.send(start).unwrap();
+        for expected in [0, start] {
+            assert_eq!(sightings.recv_timeout(Duration::from_secs(10)), Ok(expected), "slept through {start}");
+            while publisher.seq_published() < start {
+                publisher.publish(&trade()).unwrap();
+            }
+        }
+    }
+    drop(opened);
+    reader.join().unwrap();
+    publisher.close().unwrap();
+}
