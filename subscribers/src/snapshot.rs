@@ -15,8 +15,12 @@ use crate::{
     settings::{End, Polled, Start, SubscriberSettings, Tier, Visibility},
     subscriber::Subscriber,
 };
-use std::collections::{BTreeMap, BTreeSet};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    time::Duration,
+};
 use tapewire_schemas::{AccountUpdate, Body, BookRef, Control, ControlCode, Currency, Event, EventRef, Kind, Level, Payload, Stamp};
+use tapewire_stdx::wait::Wait;
 use tapewire_storage::{Bus, LogReader, Registry, StorageError};
 
 /// Events per poll.
@@ -24,8 +28,10 @@ const POLL_EVENTS: usize = 4096;
 /// Polls in a row without an event: everything up to the end is there, so the rest is a group that may never be whole. Each waits for a
 /// millisecond.
 const IDLE_POLLS_MAX: u32 = 100;
-/// How often a snapshot is begun, where retention takes away what it reads.
-const TRIES_MAX: u32 = 8;
+/// How often a snapshot is begun, where retention takes away what it reads, and the pause between: what was chosen to go before anybody held
+/// it goes in its time.
+const TRIES_MAX: u32 = 250;
+const TRY_INTERVAL: Duration = Duration::from_millis(4);
 /// Kinds that say something of the state.
 const STATE_KINDS: [Kind; 3] = [Kind::BookDelta, Kind::BookSnapshot, Kind::AccountUpdate];
 
@@ -81,8 +87,9 @@ pub(crate) fn snapshot(
         match replay.snapshot(log, until) {
             // It was chosen to go before it was held, or is more than retention holds for anybody: there is less to read now.
             Err(SubscribeError::Storage(error @ StorageError::Pruned { .. })) if tries < TRIES_MAX => {
-                tracing::info!(stream = settings.stream_name, %error, "the snapshot begins again");
+                tracing::debug!(stream = settings.stream_name, %error, "the snapshot begins again");
                 tries += 1;
+                Wait::Sleep(TRY_INTERVAL).once();
             }
             other => break other?,
         }

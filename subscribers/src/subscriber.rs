@@ -91,6 +91,8 @@ pub struct Subscriber {
     visibility: Visibility,
     /// Nothing behind this is shown yet; the end of numbers where everything is.
     visible_until: u64,
+    /// An epoch and one behind it, and the last sequence that was kept of the first.
+    followed: ((u32, u32), u64),
     /// When the durable position was last asked of the files.
     durable_checked: Option<Instant>,
     /// Whether a poll may have to do more than to read on.
@@ -199,6 +201,7 @@ impl Subscriber {
             batch_until: None,
             visibility: settings.visibility,
             visible_until: if settings.visibility == Visibility::Durable { 0 } else { u64::MAX },
+            followed: ((0, 0), u64::MAX),
             durable_checked: None,
             is_bounded: settings.visibility == Visibility::Durable || is_delayed || !prepared.is_empty(),
             prepared,

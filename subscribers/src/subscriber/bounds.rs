@@ -1,7 +1,7 @@
 //! How far a poll may read: to the end of a batch in the delayed tier, to what is durable where only that is to be seen.
 
 use super::{
-    Subscriber,
+    Source, Subscriber,
     idle::{IDLE_CHECK_INTERVAL, IDLE_POLLS},
 };
 use crate::{
@@ -23,16 +23,38 @@ impl Subscriber {
 
     /// Looks how far the stream is durable: one load while its writer lives. Without one the files say it, now and then.
     fn find_durable(&mut self) -> Result<(), SubscribeError> {
-        if let Some(durable) = self.log.signalled(Signal::Durable) {
-            self.visible_until = self.visible_until.max(durable);
-            return Ok(());
-        }
-        let now = Instant::now();
-        if self.durable_checked.is_none_or(|at| now.duration_since(at) >= IDLE_CHECK_INTERVAL) {
-            self.visible_until = self.visible_until.max(self.log.seq_durable()?);
-            self.durable_checked = Some(now);
+        let durable = match self.log.signalled(Signal::Durable) {
+            Some(durable) => durable,
+            None => {
+                let now = Instant::now();
+                if self.durable_checked.is_some_and(|at| now.duration_since(at) < IDLE_CHECK_INTERVAL) {
+                    return Ok(());
+                }
+                self.durable_checked = Some(now);
+                self.log.seq_durable()?
+            }
+        };
+        let end = self.end_of_page_epoch()?;
+        self.visible_until = self.visible_until.max(durable.min(end));
+        if self.cursor.sequence > end {
+            // What comes next is not in this page, whatever the page has.
+            self.source = Source::Nowhere;
         }
         Ok(())
+    }
+
+    /// The last sequence that was kept of the epoch whose page is being read, where another epoch has begun: what is durable behind it is
+    /// the other's, and that page may have records of its own there, which nobody kept.
+    fn end_of_page_epoch(&mut self) -> Result<u64, SubscribeError> {
+        if self.source == Source::Nowhere || self.log.epoch() <= self.page.0 {
+            return Ok(u64::MAX);
+        }
+        let asked = (self.page.0, self.log.epoch());
+        if self.followed.0 != asked {
+            let begin = self.log.followed_at(self.page.0)?;
+            self.followed = (asked, begin.map_or(u64::MAX, |begin| begin.saturating_sub(1)));
+        }
+        Ok(self.followed.1)
     }
 
     /// The delayed tier: whether a batch is due or under way.

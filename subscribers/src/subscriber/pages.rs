@@ -8,7 +8,7 @@ use crate::{
     cursor::offset_of,
     error::SubscribeError,
     place::{is_ended, key_of},
-    settings::Tier,
+    settings::{Tier, Visibility},
 };
 use std::time::Instant;
 use tapewire_schemas::RECORDS_OFFSET;
@@ -100,7 +100,8 @@ impl Subscriber {
         if let Some(epoch) = ahead {
             return if self.enter_epoch(epoch)? { Ok(true) } else { self.miss() };
         }
-        self.begins_live(true)
+        // Of what the log has not, nothing is durable.
+        if self.visibility == Visibility::Durable { Ok(false) } else { self.begins_live(true) }
     }
 
     /// Epoch of the live page, where it begins behind the position.
