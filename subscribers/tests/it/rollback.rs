@@ -2,12 +2,14 @@
 
 use crate::market::{bus, trade};
 use std::{
+    fs::File,
     io::{BufRead, BufReader},
+    os::unix::fs::FileExt,
     process::{Child, Command, Stdio},
     time::{Duration, Instant},
 };
 use tapewire_publisher::{Publisher, PublisherSettings};
-use tapewire_schemas::{Body, ControlCode, Event, Payload, SEAL_BYTES, SEAL_OFFSETS, Side, Stamp, Trade};
+use tapewire_schemas::{Body, ControlCode, Event, PAGE_BYTES, Payload, SEAL_BYTES, SEAL_OFFSETS, Side, Stamp, Trade};
 use tapewire_stdx::{
     failpoint::{FailPoint, slow_down},
     wait::Wait,
@@ -35,8 +37,11 @@ fn a_writer_to_be_killed() {
     // The first group is written, with these few, and then it is synced for a minute: no other is written.
     (0..10).for_each(|_| assert!(publisher.publish(&trade()).is_ok()));
     let segment = std::path::Path::new(&directory).join("market/wal_00000000000000000001.log");
-    let is_sealed =
-        || std::fs::read(&segment).is_ok_and(|bytes| SEAL_OFFSETS.iter().any(|at| bytes[*at..*at + SEAL_BYTES] != [0; SEAL_BYTES]));
+    let is_sealed = || {
+        let mut page = [0; PAGE_BYTES];
+        let is_there = File::open(&segment).is_ok_and(|file| file.read_exact_at(&mut page, 0).is_ok());
+        is_there && SEAL_OFFSETS.iter().any(|at| page[*at..*at + SEAL_BYTES] != [0; SEAL_BYTES])
+    };
     while !is_sealed() {
         Wait::Sleep(Duration::from_millis(1)).once();
     }
