@@ -271,8 +271,9 @@ fn a_bit_flipped_anywhere_never_gives_wrong_records() {
 /// Records behind it were durable: no crash explains it.
 #[test]
 fn damage_before_the_tail_is_an_error_that_names_its_place() {
-    let places = [(0, 0, 4), (0, 24, 8), (0, 5000, 1), (1, 0, 512), (1, 128, 64), (1, 24, 2), (2, 0, PAGE_BYTES), (2, 70_000, 512)];
     let machine = Machine::new(8, |sequencer| sequencer.append_pages(4), |sequencer| sequencer.append_pages(2));
+    let seal = newest_seal_offset(&machine.after[&last_segment(&machine.after)], 1);
+    let places = [(0, 0, 4), (0, 24, 8), (0, 5000, 1), (1, 0, 512), (1, seal, 64), (1, 24, 2), (2, 0, PAGE_BYTES), (2, 70_000, 512)];
     check_damage_before_the_tail(&machine, &places);
     // A page whose first group ends early: what that one covers holds, and a reader comes as far.
     let in_groups = |sequencer: &mut TestSequencer| {
@@ -282,6 +283,12 @@ fn damage_before_the_tail_is_an_error_that_names_its_place() {
     };
     let places = [(1, 0, 512), (2, 24, 2), (2, 70_000, 512), (2, 200_000, 8)];
     check_damage_before_the_tail(&Machine::new(8, in_groups, |sequencer| sequencer.append_pages(2)), &places);
+}
+
+/// Where in a page its newest seal lies: a page may have been sealed in one group, or in several.
+fn newest_seal_offset(segment: &[u8], page: usize) -> usize {
+    let seal = |slot| Seal::read(&segment[page * PAGE_BYTES..(page + 1) * PAGE_BYTES], slot).map_or(0, |seal| seal.number);
+    if seal(1) > seal(0) { SEAL_OFFSETS[1] } else { SEAL_OFFSETS[0] }
 }
 
 fn check_damage_before_the_tail(machine: &Machine, places: &[(usize, usize, usize)]) {
