@@ -4,10 +4,12 @@
 
 use crate::args::ReportFormat;
 use anyhow::Context as _;
+use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use serde_json::Value;
 use std::{
     fmt::{Display, Write as _},
     io::{ErrorKind, IsTerminal as _, Write},
+    os::fd::AsFd,
 };
 
 /// Writes what a command was run for as a line of stdout.
@@ -78,9 +80,19 @@ fn scalar(value: &Value) -> String {
 /// What is said where stdout takes nothing.
 pub const STDOUT_FAILED: &str = "cannot write to stdout";
 
-/// Writes a line of progress to stdout; dropped where stdout does not take it.
+/// Writes a line of progress to stdout; dropped where stdout does not take it, or not now: a pipe that nobody empties must not stop whoever
+/// makes progress.
 pub fn progress(line: impl Display) {
-    drop_failure(write_line(&mut std::io::stdout().lock(), line));
+    let mut out = std::io::stdout().lock();
+    if takes_a_line(&out) {
+        drop_failure(write_line(&mut out, line));
+    }
+}
+
+/// Whether a short line can be written without waiting: a pipe that is ready takes a page at least.
+fn takes_a_line(out: &impl AsFd) -> bool {
+    let mut looked = [PollFd::new(out, PollFlags::OUT)];
+    poll(&mut looked, Some(&Timespec::default())).is_ok_and(|ready_count| ready_count > 0)
 }
 
 /// Writes a line to stderr; dropped where stderr does not take it.

@@ -165,3 +165,19 @@ fn readers_join_are_lapped_and_heal() {
     bus.verify().exits(0);
     bus.assert_clean();
 }
+
+/// Whoever reads lines of progress may stop reading them: publishing goes on, and the result is said in the end.
+#[test]
+fn progress_that_nobody_reads_stops_nobody() {
+    const PUBLISHED: u64 = 1_500_000;
+    let bus = TestBus::new();
+    let mut command = tapewire(&bus.publish(&format!("sim:events={PUBLISHED} --progress-ms 0")));
+    let publisher = command.stdout(std::process::Stdio::piped()).stderr(std::process::Stdio::null()).spawn().unwrap();
+    // Far more lines than the pipe holds have been due by then.
+    run(&bus.digest(&format!("--from seq:1 --until seq:{PUBLISHED} --wait-seconds 30"))).exits(0);
+    let output = publisher.wait_with_output().unwrap();
+    let said = String::from_utf8(output.stdout).unwrap();
+    assert!(output.status.success() && said.lines().count() > 10, "{said}");
+    let result: Value = serde_json::from_str(said.lines().next_back().unwrap()).unwrap();
+    assert_eq!(result["events"], PUBLISHED);
+}
