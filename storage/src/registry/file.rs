@@ -17,6 +17,7 @@ use crate::{
 };
 use crc32fast::Hasher;
 use std::path::Path;
+use tapewire_stdx::wait::Wait;
 use zerocopy::{FromBytes, FromZeros as _, Immutable, IntoBytes, KnownLayout};
 
 pub(super) const FILE_NAME: &str = "registry.log";
@@ -116,6 +117,8 @@ fn read_slot(file: &dyn DiskFile, path: &Path, index: usize) -> Result<Slot> {
         if let Some(slot) = slot.check() {
             return Ok(slot);
         }
+        // A writer that was displaced in the middle of it goes on.
+        Wait::Yield.once();
     }
     Err(lost(path, SLOT_OFFSETS[index], "the slot that says where its entries end does not hold"))
 }

@@ -2,7 +2,7 @@
 
 use tapewire_publisher::{
     Durability, Publisher, PublisherSettings,
-    feed::{Feed, InstrumentBinding, SimulatorFeed, SimulatorSpec},
+    feed::{Feed, SimulatorFeed, SimulatorSpec},
 };
 use tapewire_schemas::{Event, Payload, Side, Stamp, Trade};
 use tapewire_storage::{Bus, WalSettings};
@@ -26,18 +26,7 @@ pub fn settings() -> PublisherSettings {
 /// Publishes a simulated market.
 pub fn simulate(publisher: &mut Publisher, spec: &str) {
     let mut feed = SimulatorFeed::new(SimulatorSpec::parse(spec).unwrap()).unwrap();
-    let definitions: Vec<_> = feed.definitions().to_vec();
-    let mut bindings = Vec::new();
-    for wanted in &definitions {
-        let known = publisher.define(&wanted.venue, &wanted.symbol, wanted.price_scale, wanted.quantity_scale).unwrap();
-        bindings.push(InstrumentBinding {
-            instrument_id: known.instrument_id,
-            venue_id: known.venue_id,
-            price_scale: known.instrument.price_scale(),
-            quantity_scale: known.instrument.quantity_scale(),
-        });
-    }
-    feed.bind(&bindings);
+    publisher.bind_feed(&mut feed).unwrap();
     while let Some(event) = feed.next().unwrap() {
         publisher.publish(&event).unwrap();
     }
