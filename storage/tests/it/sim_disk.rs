@@ -33,6 +33,7 @@ pub enum Step {
     SetLength { file: usize, length: usize },
     Sync(usize),
     Rename(PathBuf, PathBuf),
+    Link(PathBuf, PathBuf),
     Remove(PathBuf),
     MakeDirectory(PathBuf),
     SyncDirectory(PathBuf),
@@ -208,6 +209,10 @@ impl Image {
             Step::Rename(from, to) => {
                 let entry = self.live.get(from).copied();
                 self.change(&parent(to), vec![(from.clone(), None), (to.clone(), entry)]);
+            }
+            Step::Link(from, to) => {
+                let entry = self.live.get(from).copied();
+                self.change(&parent(to), vec![(to.clone(), entry)]);
             }
             Step::Remove(path) => self.change(&parent(path), vec![(path.clone(), None)]),
             Step::MakeDirectory(path) => self.change(&parent(path), vec![(path.clone(), Some(Entry::Directory))]),
@@ -435,6 +440,25 @@ impl Disk for SimDisk {
     fn rename(&self, from: &Path, to: &Path) -> io::Result<()> {
         self.state().image.file(from)?;
         self.step(Step::Rename(from.to_owned(), to.to_owned()))
+    }
+
+    fn link(&self, from: &Path, to: &Path) -> io::Result<()> {
+        {
+            let state = self.state();
+            state.image.file(from)?;
+            if state.image.entry(to).is_ok() {
+                return Err(io::ErrorKind::AlreadyExists.into());
+            }
+            state.image.entry(to.parent().unwrap())?;
+        }
+        self.step(Step::Link(from.to_owned(), to.to_owned()))
+    }
+
+    fn remove_dir(&self, path: &Path) -> io::Result<()> {
+        if !self.list(path)?.is_empty() {
+            return Err(io::ErrorKind::DirectoryNotEmpty.into());
+        }
+        self.step(Step::Remove(path.to_owned()))
     }
 
     fn remove(&self, path: &Path) -> io::Result<()> {
