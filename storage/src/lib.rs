@@ -53,13 +53,14 @@ mod cursor;
 mod disk;
 mod durable_watch;
 mod error;
+mod event_id;
 mod filter;
 mod inspect;
 mod journal;
 mod level0;
 mod log;
-mod registry;
 mod manifest;
+mod registry;
 mod retention;
 mod series;
 mod small_file;
@@ -77,6 +78,7 @@ pub use cursor::{Cursor, CursorPosition, CursorState};
 pub use disk::{Access, DIRECT_ALIGNMENT, Disk, DiskFile, RealDisk};
 pub use durable_watch::DurableWatch;
 pub use error::StorageError;
+pub use event_id::EventId;
 pub use filter::{BITS_PER_KEY, BITS_PER_KEY_MAX, Filter, FilterBuilder};
 pub use inspect::{
     DiskProbe, Fault, JournalInspection, JournalOverlap, Overlap, PageInspection, PageState, SealInspection, SegmentInspection,
@@ -90,6 +92,7 @@ pub use retention::{
     Hold, Holder, PruneReport, RetentionChoice, RetentionCounters, RetentionPolicy, RetentionSettings, RetentionState, RetentionWorker,
     SegmentState, StoreHold, prune_stream,
 };
+pub use series::Series;
 pub use stored::StoreMark;
 pub use verify::{VerifiedPage, VerifyReport, verify_pages, verify_stream};
 pub use wal::{CutGroup, Tail};

@@ -42,7 +42,7 @@ pub(super) struct Head {
     pub(super) filter_bytes: u32,
     /// Of everything behind the directory.
     pub(super) body_crc32: u32,
-    pub(super) zero: [u64; 3],
+    pub(super) zero: [u64; 4],
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, FromBytes, IntoBytes, Immutable, KnownLayout)]
@@ -72,7 +72,8 @@ pub(super) struct Fence {
     pub(super) ts_max: u64,
 }
 
-const _: () = assert!(size_of::<Head>() == 128 && size_of::<PageEntry>() == 8 && size_of::<SeriesEntry>() == 40 && size_of::<Fence>() == 16);
+const _: () =
+    assert!(size_of::<Head>() == 128 && size_of::<PageEntry>() == 8 && size_of::<SeriesEntry>() == 40 && size_of::<Fence>() == 16);
 
 /// A footer that is open.
 #[derive(Debug)]
@@ -155,7 +156,8 @@ impl Footer {
     fn check_directory(&self) -> Option<()> {
         let (count, fences) = (self.record_count(), self.head.fence_count as usize);
         let pages = self.pages();
-        (pages.first()?.first == 0 && pages.is_sorted_by(|a, b| a.first < b.first) && (pages.last()?.first as usize) < count).then_some(())?;
+        (pages.first()?.first == 0 && pages.is_sorted_by(|a, b| a.first < b.first) && (pages.last()?.first as usize) < count)
+            .then_some(())?;
         let (mut posting, mut fence) = (0usize, 0usize);
         for series in self.all_series() {
             Kind::from_wire(u8::try_from(series.kind).ok()?)?;
@@ -170,7 +172,8 @@ impl Footer {
 
     fn bytes(&self, range: &Range<usize>) -> &[u8] {
         // SAFETY: the whole mapping, which this value owns; a footer never changes once it has its name.
-        &unsafe { std::slice::from_raw_parts(self.map.as_ptr(), self.map.len()) }[range.clone()]
+        let all = unsafe { std::slice::from_raw_parts(self.map.as_ptr(), self.map.len()) };
+        &all[range.clone()]
     }
 
     fn table<T: FromBytes + Immutable>(&self, range: &Range<usize>) -> &[T] {

@@ -17,7 +17,7 @@ use crate::{
     retention::Pin,
     wal::{Validity, list_segments, validate},
 };
-use segment::OpenSegment;
+pub(crate) use segment::OpenSegment;
 pub use standing::Standing;
 use tapewire_schemas::{PAGE_BYTES, PageView};
 

@@ -27,18 +27,26 @@ pub(crate) struct OpenSegment {
 impl OpenSegment {
     /// `None` where a recovery has removed it since it was listed, because it was never sealed.
     pub(crate) fn open(stream: &Stream, first_sequence: u64, is_complete: bool) -> Result<Option<Self>> {
-        let path = stream.path(&segment_name(first_sequence));
-        let file = match stream.disk().open(&path, Access::Read) {
-            Ok(file) => file,
-            Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Ok(None),
-            Err(error) => return Err(StorageError::io("open", &path)(error)),
-        };
+        match Self::open_at(stream, stream.path(&segment_name(first_sequence)), first_sequence, is_complete) {
+            Err(StorageError::Io { source, .. }) if source.kind() == std::io::ErrorKind::NotFound => Ok(None),
+            other => other.map(Some),
+        }
+    }
+
+    /// Opens a segment under any name.
+    pub(crate) fn open_at(stream: &Stream, path: PathBuf, first_sequence: u64, is_complete: bool) -> Result<Self> {
+        let file = stream.disk().open(&path, Access::Read).map_err(StorageError::io("open", &path))?;
         let page_count = file.length().map_err(StorageError::io("read", &path))? / PAGE_BYTES as u64;
         let map = match is_complete && page_count > 0 {
             true => Some(file.map(page_count as usize * PAGE_BYTES, false).map_err(StorageError::io("map", &path))?),
             false => None,
         };
-        Ok(Some(Self { path, file, first_sequence, page_count, map }))
+        Ok(Self { path, file, first_sequence, page_count, map })
+    }
+
+    /// Reads bytes wherever they lie.
+    pub(crate) fn read_bytes(&self, offset: u64, into: &mut [u8]) -> Result<()> {
+        self.file.read_exact_at(into, offset).map_err(StorageError::io("read", &self.path))
     }
 
     /// Bytes that the file has now.

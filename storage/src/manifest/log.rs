@@ -190,7 +190,8 @@ fn parse_line(number: u64, text: &str) -> Option<Vec<Edit>> {
 
 fn check_head(stream: &Stream, path: &Path, line: &[u8], text_of: &dyn Fn(&[u8]) -> Option<String>) -> Result<()> {
     let text = line.strip_suffix(b"\n").and_then(text_of);
-    let text = text.ok_or_else(|| StorageError::corrupt(path, 0, "its first line does not hold; `tapewire repair` makes a manifest anew"))?;
+    let text =
+        text.ok_or_else(|| StorageError::corrupt(path, 0, "its first line does not hold; `tapewire repair` makes a manifest anew"))?;
     let version = text.strip_prefix("tapewire manifest v").and_then(|rest| rest.split(' ').next()?.parse::<u32>().ok());
     match version {
         Some(VERSION) if text == head(stream) => Ok(()),

@@ -19,7 +19,9 @@ fn a_manifest_comes_back_and_is_compacted() {
     let mut manifest = Manifest::open(&stream, &path).unwrap();
     manifest.log(&[segment(1, 10)]).unwrap();
     manifest.log(&[segment(11, 20), Edit::Tree(vec![0, 0xff])]).unwrap();
-    manifest.log(&[Edit::AddTable { level: 1, span: span(1, 20) }, Edit::RemoveSegment { first: 1 }, Edit::RemoveSegment { first: 11 }]).unwrap();
+    manifest
+        .log(&[Edit::AddTable { level: 1, span: span(1, 20) }, Edit::RemoveSegment { first: 1 }, Edit::RemoveSegment { first: 11 }])
+        .unwrap();
     let read = read_manifest(&stream, &path).unwrap().unwrap();
     assert_eq!((&read.version, read.lines.len(), read.torn_bytes), (manifest.version(), 3, 0));
     assert_eq!(read.version.parts.len(), 1);

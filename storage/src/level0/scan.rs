@@ -1,0 +1,142 @@
+//! Records of one series, and of one id, without looking at others.
+
+use super::{
+    footer::{FENCE_POSTINGS, FooterBody, SeriesEntry},
+    segment::Level0,
+};
+use crate::{
+    error::{Reason, Result, StorageError},
+    event_id::EventId,
+    filter::Filter,
+    series::Series,
+};
+use std::ops::{ControlFlow, RangeInclusive};
+use tapewire_schemas::{Kind, RecordRef};
+
+/// What a scan looks for.
+#[derive(Clone, Debug)]
+pub(crate) struct ScanBounds {
+    /// Times that are wanted; records without one are wanted where this is everything.
+    pub(crate) times: RangeInclusive<u64>,
+    pub(crate) sequences: RangeInclusive<u64>,
+}
+
+impl ScanBounds {
+    /// Everything.
+    pub(crate) const ALL: Self = Self { times: 0..=u64::MAX, sequences: 0..=u64::MAX };
+
+    pub(crate) fn has_all_times(&self) -> bool {
+        self.times == (0..=u64::MAX)
+    }
+
+    #[inline]
+    pub(crate) fn wants(&self, sequence: u64, record: &RecordRef<'_>) -> bool {
+        self.sequences.contains(&sequence) && record.time().map_or(self.has_all_times(), |time| self.times.contains(&time))
+    }
+
+    /// Whether a file or block with times from `ts_min` to `ts_max` may have what is wanted.
+    pub(crate) fn may_have(&self, ts_min: u64, ts_max: u64) -> bool {
+        self.has_all_times() || (ts_min <= *self.times.end() && ts_max >= *self.times.start())
+    }
+}
+
+impl Level0 {
+    /// Calls `visit` with every record of a series within the bounds, in order, in place.
+    pub(crate) fn scan(
+        &self,
+        series: Series,
+        bounds: &ScanBounds,
+        mut visit: impl FnMut(u64, &RecordRef<'_>) -> ControlFlow<()>,
+    ) -> Result<ControlFlow<()>> {
+        let Some(entry) = self.footer.series(series) else { return Ok(ControlFlow::Continue(())) };
+        if !bounds.may_have(entry.ts_min, entry.ts_max) {
+            return Ok(ControlFlow::Continue(()));
+        }
+        let body = self.footer.body()?;
+        let (first, postings) = (self.range().0, body.postings_of(entry));
+        let from = postings.partition_point(|index| first + u64::from(*index) < *bounds.sequences.start());
+        let (mut page_number, mut page_range) = (0, 0..0);
+        for (run, fence) in body.fences_of(entry).iter().enumerate().skip(from / FENCE_POSTINGS) {
+            if !bounds.may_have(fence.ts_min, fence.ts_max) {
+                continue;
+            }
+            let run_from = (run * FENCE_POSTINGS).max(from);
+            for index in &postings[run_from..postings.len().min((run + 1) * FENCE_POSTINGS)] {
+                if !page_range.contains(index) {
+                    (page_number, page_range) = self.enter(*index)?;
+                }
+                let sequence = first + u64::from(*index);
+                if sequence > *bounds.sequences.end() {
+                    return Ok(ControlFlow::Continue(()));
+                }
+                let record = self.record(&body, page_number, *index)?;
+                if bounds.wants(sequence, &record) && visit(sequence, &record).is_break() {
+                    return Ok(ControlFlow::Break(()));
+                }
+            }
+        }
+        Ok(ControlFlow::Continue(()))
+    }
+
+    /// The page of a record, checked, and which records it has.
+    fn enter(&self, index: u32) -> Result<(usize, std::ops::Range<u32>)> {
+        let page_number = self.page_of(index);
+        self.check_page(page_number)?;
+        let pages = self.footer.pages();
+        let end = pages.get(page_number + 1).map_or(self.footer.record_count() as u32, |page| page.first);
+        Ok((page_number, pages[page_number].first..end))
+    }
+
+    /// Sequence of the newest record of a series.
+    pub(crate) fn latest(&self, series: Series) -> Result<Option<u64>> {
+        let Some(entry) = self.footer.series(series) else { return Ok(None) };
+        let body = self.footer.body()?;
+        Ok(body.postings_of(entry).last().map(|index| self.range().0 + u64::from(*index)))
+    }
+
+    /// Sequences of the records with an id.
+    pub(crate) fn find(&self, id: EventId) -> Result<Vec<u64>> {
+        let body = self.footer.body()?;
+        let filter = Filter::read_unchecked(body.filter).map_err(|reason: Reason| StorageError::corrupt(self.footer.path(), 0, reason))?;
+        if !filter.may_contain(id.hash()) {
+            return Ok(Vec::new());
+        }
+        let mut found = Vec::new();
+        for entry in self.footer.all_series().iter().filter(|entry| may_have(entry, id)) {
+            self.find_in(&body, entry, id, &mut found)?;
+        }
+        found.sort_unstable();
+        Ok(found)
+    }
+
+    fn find_in(&self, body: &FooterBody<'_>, entry: &SeriesEntry, id: EventId, found: &mut Vec<u64>) -> Result<()> {
+        let (mut page_number, mut page_range) = (0, 0..0);
+        for index in body.postings_of(entry) {
+            if !page_range.contains(index) {
+                (page_number, page_range) = self.enter(*index)?;
+            }
+            if id.is_of(&self.record(body, page_number, *index)?) {
+                found.push(self.range().0 + u64::from(*index));
+            }
+        }
+        Ok(())
+    }
+
+    /// Every series, with the number of its records.
+    pub(crate) fn all_series(&self) -> impl Iterator<Item = (Series, u64)> + '_ {
+        self.footer.all_series().iter().filter_map(|entry| {
+            let kind = u8::try_from(entry.kind).ok().and_then(Kind::from_wire)?;
+            Some((Series { kind, id: entry.id }, u64::from(entry.postings_count)))
+        })
+    }
+}
+
+/// Whether a series can have records with an id.
+fn may_have(entry: &SeriesEntry, id: EventId) -> bool {
+    let kind = |kind: Kind| entry.kind == kind as u32;
+    match id {
+        EventId::Trade { instrument_id, .. } => kind(Kind::Trade) && entry.id == instrument_id,
+        EventId::Order(_) => kind(Kind::OrderUpdate),
+        EventId::Account(account_id) => (kind(Kind::OrderUpdate) || kind(Kind::AccountUpdate)) && entry.id == account_id,
+    }
+}

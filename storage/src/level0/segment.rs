@@ -1,0 +1,123 @@
+//! A level-0 segment that is open.
+
+use super::{
+    build::footer_name,
+    footer::{Footer, FooterBody},
+};
+use crate::{
+    bus::Stream,
+    error::{Result, StorageError},
+    log::OpenSegment,
+    manifest::PartSpan,
+    wal::segment_name,
+};
+use std::{
+    path::Path,
+    sync::atomic::{AtomicU64, Ordering},
+};
+use tapewire_schemas::{PAGE_BYTES, PageView, RecordRef};
+use zerocopy::IntoBytes;
+
+/// A sealed segment and its footer.
+#[derive(Debug)]
+pub(crate) struct Level0 {
+    stream: Stream,
+    pub(super) segment: OpenSegment,
+    pub(super) footer: Footer,
+    /// One bit for each page whose seal was checked.
+    checked: Vec<AtomicU64>,
+}
+
+impl Level0 {
+    /// Opens the segment in a directory; nothing of it is read but the footer's directory.
+    pub(crate) fn open(stream: &Stream, directory: &Path, span: &PartSpan) -> Result<Self> {
+        let path = directory.join(segment_name(span.first));
+        let segment = OpenSegment::open_at(stream, path, span.first, true)?;
+        let footer = Footer::open(stream, &directory.join(footer_name(span.first)))?;
+        let head = footer.head();
+        if (head.first, head.last, head.page_count) != (span.first, span.last, segment.page_count as u32) {
+            let reason = format!(
+                "it is of records {} to {} in {} pages, and the segment has {} to {} in {}",
+                head.first, head.last, head.page_count, span.first, span.last, segment.page_count
+            );
+            return Err(StorageError::corrupt(footer.path(), 0, reason));
+        }
+        let checked = (0..segment.page_count.div_ceil(64)).map(|_| AtomicU64::new(0)).collect();
+        Ok(Self { stream: stream.clone(), segment, footer, checked })
+    }
+
+    pub(crate) fn range(&self) -> (u64, u64) {
+        (self.footer.head().first, self.footer.head().last)
+    }
+
+    pub(crate) fn epoch(&self) -> u32 {
+        self.footer.head().epoch
+    }
+
+    /// Number of the page that holds a sequence.
+    pub(super) fn page_of(&self, index: u32) -> usize {
+        self.footer.pages().partition_point(|page| page.first <= index) - 1
+    }
+
+    /// Checks the seal of a page, once.
+    pub(super) fn check_page(&self, page_number: usize) -> Result<()> {
+        let (word, bit) = (&self.checked[page_number / 64], 1 << (page_number % 64));
+        // SYNC: the page never changes; who sees the bit late checks it again.
+        if word.load(Ordering::Relaxed) & bit != 0 {
+            return Ok(());
+        }
+        let page = self.segment.check(page_number as u64, self.segment.mapped(page_number as u64))?;
+        page.check_owner(&self.stream, &self.segment.path)?;
+        let first = self.footer.head().first + u64::from(self.footer.pages()[page_number].first);
+        if page.header.first_sequence != first {
+            let reason = format!("the page begins with sequence {}, and the footer says {first}", page.header.first_sequence);
+            return Err(StorageError::corrupt(&self.segment.path, (page_number * PAGE_BYTES) as u64, reason));
+        }
+        // SYNC: as above.
+        word.fetch_or(bit, Ordering::Relaxed);
+        Ok(())
+    }
+
+    /// The page that holds a sequence of this segment, in place, its seal checked.
+    pub(crate) fn page(&self, sequence: u64) -> Result<PageView<'_>> {
+        let page_number = self.page_of((sequence - self.range().0) as u32);
+        self.segment.read_ahead(page_number as u64);
+        self.check_page(page_number)?;
+        Ok(self.segment.view(page_number as u64))
+    }
+
+    /// A record of a page that was checked, in place.
+    #[inline]
+    pub(super) fn record(&self, body: &FooterBody<'_>, page_number: usize, index: u32) -> Result<RecordRef<'_>> {
+        let at = body.offsets[index as usize] as usize * 8 - page_number * PAGE_BYTES;
+        let page = self.segment.mapped(page_number as u64);
+        RecordRef::new(page.get(at..).unwrap_or_default(), self.range().0 + u64::from(index))
+            .map_err(|source| self.contradicts(at, &source))
+    }
+
+    #[cold]
+    fn contradicts(&self, at: usize, source: &tapewire_schemas::SchemaError) -> StorageError {
+        StorageError::corrupt(&self.segment.path, at as u64, format!("no record is where the footer says: {source}"))
+    }
+
+    /// Reads one record with exactly one read of the file, into `words`, and checks its own CRC.
+    pub(crate) fn get<'a>(&self, sequence: u64, words: &'a mut Vec<u64>) -> Result<RecordRef<'a>> {
+        let body = self.footer.body()?;
+        let index = (sequence - self.range().0) as u32;
+        let from = body.offsets[index as usize];
+        let page_end = || self.footer.pages()[self.page_of(index)].end;
+        let next = body.offsets.get(index as usize + 1).copied().filter(|next| next / PAGE_EIGHTS == from / PAGE_EIGHTS);
+        let (offset, end) = (u64::from(from) * 8, u64::from(next.unwrap_or_else(page_end)) * 8);
+        let wrong = |reason: &str| StorageError::corrupt(&self.segment.path, offset, reason.to_owned());
+        let length = end.checked_sub(offset).filter(|length| *length <= PAGE_BYTES as u64).ok_or_else(|| wrong(NO_RECORD))?;
+        words.resize(length as usize / 8, 0);
+        self.segment.read_bytes(offset, words.as_mut_bytes())?;
+        if crc32fast::hash(words.as_bytes()) != body.crcs[index as usize] {
+            return Err(wrong("the checksum of the record does not hold"));
+        }
+        RecordRef::new(words.as_bytes(), sequence).map_err(|source| wrong(&source.to_string()))
+    }
+}
+
+const PAGE_EIGHTS: u32 = PAGE_BYTES as u32 / 8;
+const NO_RECORD: &str = "no record is where the footer says";
