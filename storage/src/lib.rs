@@ -57,6 +57,7 @@ mod inspect;
 mod journal;
 mod log;
 mod registry;
+mod table;
 mod retention;
 mod small_file;
 mod stored;
