@@ -153,8 +153,7 @@ impl BlockBuilder {
         if let Some(time) = record.time() {
             (self.ts_min, self.ts_max) = (self.ts_min.min(time), self.ts_max.max(time));
         }
-        let common =
-            [sequence, record.ts_event(), record.ts_recv(), u64::from(record.flags()) | u64::from(record.venue_id()) << 8];
+        let common = [sequence, record.ts_event(), record.ts_recv(), u64::from(record.flags()) | u64::from(record.venue_id()) << 8];
         for (column, number) in self.rows.iter_mut().zip(common) {
             column.push(number);
         }
@@ -262,7 +261,8 @@ impl Columns {
                     return Err(wrong("the block is larger than any"));
                 }
                 self.plain.resize(plain_bytes, 0);
-                let got = zstd::bulk::decompress_to_buffer(stored, &mut self.plain).map_err(|_| wrong("the block cannot be decompressed"))?;
+                let got =
+                    zstd::bulk::decompress_to_buffer(stored, &mut self.plain).map_err(|_| wrong("the block cannot be decompressed"))?;
                 if got != plain_bytes {
                     return Err(wrong("the block is of another length than it says"));
                 }
@@ -410,7 +410,8 @@ mod tests {
     fn records_come_back_byte_for_byte() {
         let side = |random: &mut fastrand::Rng| [Side::Unknown, Side::Buy, Side::Sell][random.usize(..3)];
         let trade = |random: &mut fastrand::Rng| {
-            let trade = Trade { price: 6_000_000 + random.i64(-50..50), quantity: random.i64(..1_000), trade_id: random.u64(..), venue_seq: 0 };
+            let trade =
+                Trade { price: 6_000_000 + random.i64(-50..50), quantity: random.i64(..1_000), trade_id: random.u64(..), venue_seq: 0 };
             Payload::Trade(trade, side(random))
         };
         check(&records(trade, 1), false);

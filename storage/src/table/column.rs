@@ -1,7 +1,7 @@
 //! A column of numbers, as what is left when they are predicted.
 //!
 //! ```text
-//! way u8 | zero, 3 bytes | length u32: bytes behind this head | first u64 | least u64 | runs of 64 (see `bits`)
+//! way u8 | zero, 3 bytes | length u32: bytes behind this head | first u64 | step u64 | least u64 | runs of 64 (see `bits`)
 //! ```
 //!
 //! | way | a number is predicted to be |
@@ -12,11 +12,12 @@
 //! | 3 | as much more than the one before as that one was, `least` more |
 //! | 4 | the one of the other column in its place, `least` more |
 //!
-//! What is left is the difference, which is never negative, and wraps around: the numbers are bits, whatever they mean.
+//! What is left is the difference, which is never negative, and wraps around: the numbers are bits, whatever they mean. `first` is the first
+//! number and `step` how much more the second is, where the way needs them: those numbers are in no run.
 
 use super::bits::{RUN, pack, unpack};
 
-const HEAD_BYTES: usize = 24;
+const HEAD_BYTES: usize = 32;
 /// Of a long column so many numbers are looked at to choose the way.
 const SAMPLE: usize = 1024;
 
@@ -43,7 +44,16 @@ impl Way {
         })
     }
 
-    /// Calls `each` with the difference of every number and its prediction, without `least`.
+    /// Numbers at the beginning that are in the head.
+    fn in_head(self) -> usize {
+        match self {
+            Self::Same | Self::Plain | Self::Other => 0,
+            Self::Delta => 1,
+            Self::DeltaOfDelta => 2,
+        }
+    }
+
+    /// Calls `each` with the difference of every number that is not in the head and its prediction, without `least`.
     #[inline]
     fn differences(self, numbers: &[u64], other: Option<&[u64]>, mut each: impl FnMut(u64)) {
         match self {
@@ -51,14 +61,14 @@ impl Way {
             Self::Plain => numbers.iter().for_each(|number| each(*number)),
             Self::Delta => {
                 let mut before = numbers[0];
-                for number in numbers {
+                for number in &numbers[1..] {
                     each(number.wrapping_sub(before));
                     before = *number;
                 }
             }
             Self::DeltaOfDelta => {
-                let (mut before, mut step) = (numbers[0], 0u64);
-                for number in numbers {
+                let (mut before, mut step) = (numbers[1], numbers[1].wrapping_sub(numbers[0]));
+                for number in &numbers[2..] {
                     let now = number.wrapping_sub(before);
                     each(now.wrapping_sub(step));
                     (before, step) = (*number, now);
@@ -101,19 +111,22 @@ pub(super) fn encode(numbers: &[u64], other: Option<&[u64]>, out: &mut Vec<u8>) 
         run[count..].fill(0);
         pack(&run, out);
     }
+    let step = numbers.get(1).map_or(0, |second| second.wrapping_sub(first));
     let length = (out.len() - head_at - HEAD_BYTES) as u32;
     let head = &mut out[head_at..head_at + HEAD_BYTES];
     head[0] = way as u8;
     head[4..8].copy_from_slice(&length.to_le_bytes());
     head[8..16].copy_from_slice(&first.to_le_bytes());
-    head[16..24].copy_from_slice(&least.to_le_bytes());
+    head[16..24].copy_from_slice(&step.to_le_bytes());
+    head[24..32].copy_from_slice(&least.to_le_bytes());
 }
 
 /// The way that takes the least room, and its least difference in all of the numbers.
 fn choose(numbers: &[u64], other: Option<&[u64]>) -> (Way, i64) {
     let sample = &numbers[..numbers.len().min(SAMPLE)];
     let ways = [Some(Way::Plain), Some(Way::Delta), Some(Way::DeltaOfDelta), other.map(|_| Way::Other)];
-    let lightest = ways.into_iter().flatten().min_by_key(|way| way.weigh(sample, other).1).unwrap_or(Way::Plain);
+    let ways = ways.into_iter().flatten().filter(|way| way.in_head() < numbers.len());
+    let lightest = ways.min_by_key(|way| way.weigh(sample, other).1).unwrap_or(Way::Plain);
     let mut least = i64::MAX;
     lightest.differences(numbers, other, |difference| least = least.min(difference as i64));
     (lightest, least)
@@ -125,7 +138,8 @@ pub(super) fn decode(bytes: &[u8], count: usize, other: Option<&[u64]>, out: &mu
     let way = Way::from_wire(head[0]).filter(|_| head[1..4] == [0; 3])?;
     let length = u32::from_le_bytes(head[4..8].try_into().ok()?) as usize;
     let first = u64::from_le_bytes(head[8..16].try_into().ok()?);
-    let least = u64::from_le_bytes(head[16..24].try_into().ok()?);
+    let step = u64::from_le_bytes(head[16..24].try_into().ok()?);
+    let least = u64::from_le_bytes(head[24..32].try_into().ok()?);
     let mut runs = bytes.get(HEAD_BYTES..HEAD_BYTES + length)?;
     out.clear();
     if way == Way::Same {
@@ -133,31 +147,35 @@ pub(super) fn decode(bytes: &[u8], count: usize, other: Option<&[u64]>, out: &mu
         return (runs.is_empty() && first == if count == 0 { 0 } else { least }).then_some(HEAD_BYTES);
     }
     let other = if way == Way::Other { other.filter(|other| other.len() == count)? } else { &[] };
-    out.resize(count.next_multiple_of(RUN), 0);
-    for run in out.chunks_exact_mut(RUN) {
+    // Those in the head, then runs.
+    let in_head = way.in_head();
+    out.resize(in_head + count.checked_sub(in_head)?.next_multiple_of(RUN), 0);
+    for run in out[in_head..].chunks_exact_mut(RUN) {
         let taken = unpack(runs, run.try_into().ok()?)?;
         runs = &runs[taken..];
     }
     out.truncate(count);
-    predict(way, first, least, other, out);
+    predict(way, (first, step), least, other, out);
     runs.is_empty().then_some(HEAD_BYTES + length)
 }
 
 /// Turns differences into numbers.
-fn predict(way: Way, first: u64, least: u64, other: &[u64], numbers: &mut [u64]) {
+fn predict(way: Way, (first, step): (u64, u64), least: u64, other: &[u64], numbers: &mut [u64]) {
     match way {
         Way::Same => {}
         Way::Plain => numbers.iter_mut().for_each(|number| *number = number.wrapping_add(least)),
         Way::Delta => {
             let mut before = first;
-            for number in numbers {
+            numbers[0] = first;
+            for number in &mut numbers[1..] {
                 before = before.wrapping_add(number.wrapping_add(least));
                 *number = before;
             }
         }
         Way::DeltaOfDelta => {
-            let (mut before, mut step) = (first, 0u64);
-            for number in numbers {
+            let (mut before, mut step) = (first.wrapping_add(step), step);
+            (numbers[0], numbers[1]) = (first, before);
+            for number in &mut numbers[2..] {
                 step = step.wrapping_add(number.wrapping_add(least));
                 before = before.wrapping_add(step);
                 *number = before;
@@ -190,13 +208,16 @@ mod tests {
     #[test]
     fn the_way_is_the_one_that_fits() {
         let column = |number: fn(u64) -> u64| (0..500).map(number).collect::<Vec<_>>();
-        assert_eq!(check(&[], None), (0, 24));
-        assert_eq!(check(&column(|_| u64::MAX), None), (0, 24));
+        assert_eq!(check(&[], None), (0, 32));
+        assert_eq!(check(&column(|_| u64::MAX), None), (0, 32));
         let mut random = fastrand::Rng::with_seed(1);
         assert_eq!(check(&(0..500).map(|_| 1 << 60 | random.u64(..16)).collect::<Vec<_>>(), None).0, 1);
-        let mut sum = 0;
-        assert_eq!(check(&(0..500).map(|_| std::mem::replace(&mut sum, sum + random.u64(..900))).collect::<Vec<_>>(), None).0, 2);
-        assert_eq!(check(&column(|index| index * index * 1_000_000), None), (3, 24 + 8 * 2));
+        let steps = (0..500).scan(0, |sum, _| {
+            *sum += random.u64(..900);
+            Some(*sum)
+        });
+        assert_eq!(check(&steps.collect::<Vec<u64>>(), None).0, 2);
+        assert_eq!(check(&column(|index| index * index * 1_000_000), None), (3, 32 + 8 * 2));
         let other = column(|index| index.wrapping_mul(0x9e37_79b9_7f4a_7c15));
         let near: Vec<u64> = other.iter().enumerate().map(|(index, number)| number.wrapping_add(index as u64 % 3)).collect();
         assert_eq!(check(&near, Some(&other)).0, 4);

@@ -109,7 +109,9 @@ fn one_instrument_is_read_alone() {
     let times: Vec<u64> = made.records.iter().map(|words| words[2]).collect();
     let (from, to) = (times[100_000], times[100_200]);
     let mut found = 0;
-    table.scan((Kind::BookDelta, 17), (from, to), &mut space, |_, record| found += u32::from((from..=to).contains(&record.ts_event()))).unwrap();
+    table
+        .scan((Kind::BookDelta, 17), (from, to), &mut space, |_, record| found += u32::from((from..=to).contains(&record.ts_event())))
+        .unwrap();
     let expected = made.records.iter().enumerate().filter(|(index, words)| {
         let record = RecordRef::new(words.as_bytes(), FIRST + *index as u64).unwrap();
         record.kind() == Kind::BookDelta && record.instrument_id() == 17 && (from..=to).contains(&record.ts_event())
