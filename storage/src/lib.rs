@@ -66,6 +66,7 @@ mod series;
 mod small_file;
 mod stored;
 mod sync;
+mod table;
 mod verify;
 mod wal;
 mod writer;
