@@ -36,11 +36,25 @@ pub enum FailPoint {
     PruneNoted = 11,
     /// A segment is deleted; its directory is not synced.
     PruneRemoved = 12,
+    /// A segment's footer got its name; the store does not name the segment yet.
+    StoreFooterNamed = 13,
+    /// A segment and its footer are in the store's directory; the manifest does not name them yet.
+    StoreSegmentLinked = 14,
+    /// The manifest names a segment; `seq_stored` has not moved.
+    StoreSegmentLogged = 15,
+    /// A table got its name; the manifest does not name it yet.
+    StoreTableNamed = 16,
+    /// The manifest names a table; what it replaces is still there.
+    StoreTableLogged = 17,
+    /// The manifest has given up a part; its files are still there.
+    StoreDropLogged = 18,
+    /// A file of the keyed state got its name; the manifest does not name it yet.
+    StoreStateNamed = 19,
 }
 
 impl FailPoint {
     /// Every fail point and the name it has on the command line.
-    pub const ALL: [(Self, &'static str); 12] = [
+    pub const ALL: [(Self, &'static str); 19] = [
         (Self::WriterStart, "writer-start"),
         (Self::EpochTaken, "epoch-taken"),
         (Self::PageTurn, "page-turn"),
@@ -53,6 +67,13 @@ impl FailPoint {
         (Self::PruneChosen, "prune-chosen"),
         (Self::PruneNoted, "prune-noted"),
         (Self::PruneRemoved, "prune-removed"),
+        (Self::StoreFooterNamed, "store-footer-named"),
+        (Self::StoreSegmentLinked, "store-segment-linked"),
+        (Self::StoreSegmentLogged, "store-segment-logged"),
+        (Self::StoreTableNamed, "store-table-named"),
+        (Self::StoreTableLogged, "store-table-logged"),
+        (Self::StoreDropLogged, "store-drop-logged"),
+        (Self::StoreStateNamed, "store-state-named"),
     ];
 
     /// The fail point of a name.

@@ -64,6 +64,7 @@ mod registry;
 mod retention;
 mod series;
 mod small_file;
+mod store;
 mod stored;
 mod sync;
 mod table;
@@ -94,6 +95,7 @@ pub use retention::{
     SegmentState, StoreHold, prune_stream,
 };
 pub use series::Series;
+pub use store::{StopSignal, StoreCounters, StoreSettings, StoreStep, StoreTail};
 pub use stored::StoreMark;
 pub use verify::{VerifiedPage, VerifyReport, verify_pages, verify_stream};
 pub use wal::{CutGroup, Tail};

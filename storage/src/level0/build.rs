@@ -1,6 +1,9 @@
 //! Making the footer of a sealed segment: one pass over it, which checks every page's seal and every record.
 
-use super::footer::{FENCE_POSTINGS, Fence, Head, MAGIC, PageEntry, SeriesEntry, VERSION};
+use super::{
+    footer::{FENCE_POSTINGS, Fence, Head, MAGIC, PageEntry, SeriesEntry, VERSION},
+    segment::stopped,
+};
 use crate::{
     bus::Stream,
     error::{Result, StorageError},
@@ -65,8 +68,8 @@ impl SeriesNumbers {
     }
 }
 
-/// The footer of a sealed segment, and what the manifest says of both. `throttle` hears of every page that was read.
-pub(crate) fn build_footer(stream: &Stream, segment: &OpenSegment, mut throttle: impl FnMut(u64)) -> Result<(Vec<u8>, PartSpan)> {
+/// The footer of a sealed segment, and what the manifest says of both. `throttle` hears of every page that was read, and says whether to go on.
+pub(crate) fn build_footer(stream: &Stream, segment: &OpenSegment, mut throttle: impl FnMut(u64) -> bool) -> Result<(Vec<u8>, PartSpan)> {
     let mut pass = Pass::default();
     let mut next = segment.first_sequence;
     let mut epoch = 0;
@@ -82,7 +85,9 @@ pub(crate) fn build_footer(stream: &Stream, segment: &OpenSegment, mut throttle:
         epoch = page.header.epoch;
         pass.page(segment, page_number, &page, bytes)?;
         next = page.seal.last_sequence + 1;
-        throttle(PAGE_BYTES as u64);
+        if !throttle(PAGE_BYTES as u64) {
+            return Err(stopped(&segment.path));
+        }
     }
     if pass.offsets.is_empty() || pass.offsets.len() > RECORDS_MAX {
         let reason = format!("it has {} records, and a segment of the store has 1 to {RECORDS_MAX}", pass.offsets.len());
@@ -161,7 +166,16 @@ impl Pass {
         head.crc32 = crc32fast::hash(&bytes[4..body]);
         bytes[..4].copy_from_slice(&head.crc32.to_le_bytes());
         let file_bytes = segment.bytes()? + bytes.len() as u64;
-        let span = PartSpan { first, last, bytes: file_bytes, record_bytes: self.record_bytes, ts_min: head.ts_min, ts_max: head.ts_max };
+        let span = PartSpan {
+            first,
+            last,
+            bytes: file_bytes,
+            record_bytes: self.record_bytes,
+            epoch_first: epoch,
+            epoch_last: epoch,
+            ts_min: head.ts_min,
+            ts_max: head.ts_max,
+        };
         Ok((bytes, span))
     }
 

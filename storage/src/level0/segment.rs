@@ -78,12 +78,17 @@ impl Level0 {
         Ok(())
     }
 
-    /// The page that holds a sequence of this segment, in place, its seal checked.
-    pub(crate) fn page(&self, sequence: u64) -> Result<PageView<'_>> {
+    /// Number of the page that holds a sequence of this segment, its seal checked.
+    pub(crate) fn seek(&self, sequence: u64) -> Result<usize> {
         let page_number = self.page_of((sequence - self.range().0) as u32);
         self.segment.read_ahead(page_number as u64);
         self.check_page(page_number)?;
-        Ok(self.segment.view(page_number as u64))
+        Ok(page_number)
+    }
+
+    /// A page that was checked, in place.
+    pub(crate) fn view(&self, page_number: usize) -> PageView<'_> {
+        self.segment.view(page_number as u64)
     }
 
     /// A record of a page that was checked, in place.
@@ -121,3 +126,31 @@ impl Level0 {
 
 const PAGE_EIGHTS: u32 = PAGE_BYTES as u32 / 8;
 const NO_RECORD: &str = "no record is where the footer says";
+
+impl Level0 {
+    /// Calls `visit` with every record and its epoch, in order, each page's seal checked; `throttle` hears of bytes and says whether to go on.
+    pub(crate) fn read_all(
+        &self,
+        mut visit: impl FnMut(&RecordRef<'_>, u32) -> Result<()>,
+        mut throttle: impl FnMut(u64) -> bool,
+    ) -> Result<()> {
+        let body = self.footer.body()?;
+        for (page_number, page) in self.footer.pages().iter().enumerate() {
+            self.segment.read_ahead(page_number as u64);
+            self.check_page(page_number)?;
+            let end = self.footer.pages().get(page_number + 1).map_or(self.footer.record_count() as u32, |page| page.first);
+            for index in page.first..end {
+                visit(&self.record(&body, page_number, index)?, self.epoch())?;
+            }
+            if !throttle(PAGE_BYTES as u64) {
+                return Err(stopped(&self.segment.path));
+            }
+        }
+        Ok(())
+    }
+}
+
+/// The error of work that was ended by its owner, who asks why it ended.
+pub(crate) fn stopped(path: &Path) -> StorageError {
+    StorageError::Io { operation: "finish reading", path: path.to_owned(), source: std::io::ErrorKind::Interrupted.into() }
+}

@@ -8,6 +8,7 @@ use super::{Found, LogReader, OpenSegment, Refresh, SEEK_LOOKS_MAX};
 use crate::{
     error::{Result, StorageError},
     journal::JournalCopy,
+    store::StorePages,
     wal::{PageFault, ValidPage, Validity, list_segments, validate},
 };
 use std::ops::ControlFlow;
@@ -43,6 +44,9 @@ impl LogReader {
     fn look_for_time(&mut self, ts: u64) -> Result<Option<u64>> {
         // A fence without times says 0.
         let ts = ts.max(1);
+        if let Some(from) = self.stored_time(ts)? {
+            return self.first_at(from, ts);
+        }
         let divide = self.divide(|page| page.seal.ts_max >= ts)?;
         // The first page that is kept may owe its fence to records that are not: then the record lies further on.
         let from = match (divide.at, divide.before) {
@@ -50,6 +54,11 @@ impl LogReader {
             (None, Some(before)) => before.seal.last_sequence + 1,
             (None, None) => self.oldest()?.unwrap_or(1),
         };
+        self.first_at(from, ts)
+    }
+
+    /// The first record from `from` on that is not earlier than `ts`.
+    fn first_at(&mut self, from: u64, ts: u64) -> Result<Option<u64>> {
         let mut found = None;
         self.walk(from, |sequence, record| match record.time() {
             Some(time) if time >= ts => {
@@ -59,6 +68,16 @@ impl LogReader {
             _ => ControlFlow::Continue(()),
         })?;
         Ok(found)
+    }
+
+    /// Where the part of the store begins that reaches `ts` first, if it is one that the WAL no longer has.
+    fn stored_time(&mut self, ts: u64) -> Result<Option<u64>> {
+        let oldest = self.oldest_segment()?;
+        if oldest == Some(1) {
+            return Ok(None);
+        }
+        let store = StorePages::open(&self.stream)?;
+        Ok(store.and_then(|store| store.part_at_time(ts)).filter(|from| oldest.is_none_or(|oldest| *from < oldest)))
     }
 
     /// Where a range of times that ends before `ts` ends: of all records that are published now, none behind this sequence is earlier than
@@ -75,6 +94,12 @@ impl LogReader {
             return Ok(None);
         }
         let over = fence.over(ts);
+        if over < u64::MAX
+            && let Some(from) = self.stored_time(over)?
+            && let Some(found) = self.first_at(from, over)?
+        {
+            return Ok(Some(found));
+        }
         let divide = self.divide(|page| page.seal.ts_max >= over)?;
         // A fence that ran out of numbers says nothing.
         Ok(Some(divide.at.filter(|_| over < u64::MAX).map_or(head, |at| at.seal.last_sequence)))

@@ -1,7 +1,7 @@
 //! Where a stream ends and begins now: published, durable, closed, oldest.
 
 use super::{LogReader, OpenSegment, SEEK_LOOKS_MAX};
-use crate::{error::Result, journal::JournalCopy, stored::seq_stored, wal::list_segments};
+use crate::{error::Result, journal::JournalCopy, store::StorePages, stored::seq_stored, wal::list_segments};
 
 impl LogReader {
     /// Sequence of the last record that is published now; 0 where there is none.
@@ -53,19 +53,38 @@ impl LogReader {
         self.epoch.and_then(|state| state.closed_at)
     }
 
-    /// First sequence of the segment that holds `sequence`; 1 where no file has it.
+    /// First sequence of the segment, or of the store's part, that holds `sequence`; 1 where no file has it.
     ///
     /// # Errors
     /// What the file system says.
     pub fn segment_start(&self, sequence: u64) -> Result<u64> {
-        Ok(list_segments(&self.stream)?.into_iter().take_while(|first| *first <= sequence).last().unwrap_or(1))
+        let segment = list_segments(&self.stream)?.into_iter().take_while(|first| *first <= sequence).last();
+        if let Some(segment) = segment {
+            return Ok(segment);
+        }
+        Ok(StorePages::open(&self.stream)?.and_then(|store| store.part_start(sequence)).unwrap_or(1))
     }
 
-    /// The oldest sequence in the files; `None` where there are none.
+    /// The oldest sequence in the files, the store's included; `None` where there are none.
     ///
     /// # Errors
-    /// What the file system says.
+    /// What the file system says, and [`crate::StorageError::Corrupt`] where the store's manifest is damaged.
     pub fn oldest(&self) -> Result<Option<u64>> {
+        let oldest = list_segments(&self.stream)?.first().copied();
+        if oldest == Some(1) {
+            return Ok(oldest);
+        }
+        let stored = StorePages::open(&self.stream)?.and_then(|store| store.range());
+        Ok(match (stored, oldest) {
+            // A store that ends before the log begins does not make it whole.
+            (Some((first, last)), Some(oldest)) if last + 1 >= oldest => Some(first.min(oldest)),
+            (Some((first, _)), None) => Some(first),
+            (_, oldest) => oldest,
+        })
+    }
+
+    /// The oldest sequence in the WAL's own files; `None` where there are none.
+    pub(super) fn oldest_segment(&self) -> Result<Option<u64>> {
         Ok(list_segments(&self.stream)?.first().copied())
     }
 

@@ -3,6 +3,8 @@
 //! A page of the journal is copied, because its slot may be recycled; a page of a complete segment is read where it is mapped; a page of
 //! the segment that is still being written is read into memory of our own. The reader of pages does not care: it gets a [`PageView`].
 //! Every page from a file is checked against its seal before anybody sees a byte of it.
+//!
+//! What the WAL no longer keeps comes from the store, where there is one: its pages are handed out like the others.
 
 mod damage;
 mod find;
@@ -15,6 +17,7 @@ use crate::{
     error::{Result, StorageError},
     journal::{JournalCopy, JournalReader},
     retention::Pin,
+    store::StorePages,
     wal::{Validity, list_segments, validate},
 };
 pub(crate) use segment::OpenSegment;
@@ -50,6 +53,8 @@ enum Place {
     Tail(u64),
     /// A page of the mapped segment.
     Mapped(u64),
+    /// A page of the store.
+    Store,
 }
 
 /// Reads a stream from any position it still has; see the module essay.
@@ -72,6 +77,8 @@ pub struct LogReader {
     /// Where the files ended when nobody wrote them: epoch, last segment, last sequence.
     files_end: Option<(Option<EpochState>, u64, u64)>,
     pages_searched: u64,
+    /// The store, once something was asked that the WAL does not keep.
+    store: Option<StorePages>,
     /// Keeps what is not read yet from being pruned, once a file was opened.
     pin: Option<Pin>,
     /// This process may not pin here, as far as the current segment's opening told.
@@ -98,6 +105,7 @@ impl LogReader {
             unchecked_end: None,
             files_end: None,
             pages_searched: 0,
+            store: None,
             pin: None,
             is_pin_refused: false,
         };
@@ -229,11 +237,17 @@ impl LogReader {
     /// `None` where the segment was removed since it was listed: retention has passed it, or a recovery found nothing in it.
     fn look_in_files(&mut self, sequence: u64) -> Result<Option<Found>> {
         let segments = list_segments(&self.stream)?;
-        let Some(oldest) = segments.first().copied() else { return Ok(Some(Found::NotYet)) };
+        let Some(oldest) = segments.first().copied() else {
+            // All of it may be in the store.
+            return Ok(Some(if self.seek_store(sequence)? { Found::Page } else { Found::NotYet }));
+        };
         if sequence < oldest {
             // Who has opened a segment can finish it.
             let is_held = self.segment.as_ref().is_some_and(|s| s.is_mapped() && s.first_sequence <= sequence);
             if is_held && self.look_in_segment(sequence)? == Found::Page {
+                return Ok(Some(Found::Page));
+            }
+            if self.seek_store(sequence)? {
                 return Ok(Some(Found::Page));
             }
             return Err(self.pruned(sequence, oldest)?);
@@ -263,6 +277,19 @@ impl LogReader {
             (Found::NotYet, Some(next_segment)) => Err(self.missing_before(sequence, next_segment)?),
             (found, _) => Ok(Some(found)),
         }
+    }
+
+    /// Makes the store's page with `sequence` current, if the store has it.
+    fn seek_store(&mut self, sequence: u64) -> Result<bool> {
+        if self.store.is_none() {
+            self.store = StorePages::open(&self.stream)?;
+        }
+        let Some(store) = &mut self.store else { return Ok(false) };
+        if !store.seek(sequence)? {
+            return Ok(false);
+        }
+        self.place = Place::Store;
+        Ok(true)
     }
 
     /// Claims everything from `sequence` on: as long as this reader lives and does not say otherwise, retention keeps it, up to its bound.
@@ -341,6 +368,7 @@ impl LogReader {
             Place::Nowhere => None,
             Place::Ring(_) | Place::Tail(_) => Some(self.copy.view()),
             Place::Mapped(page_number) => self.segment.as_ref().map(|segment| segment.view(page_number)),
+            Place::Store => self.store.as_ref().and_then(StorePages::page),
         }
     }
 
@@ -372,7 +400,7 @@ impl LogReader {
                 self.check_end()?;
                 Ok(Refresh::Same)
             }
-            Place::Nowhere | Place::Mapped(_) => Ok(Refresh::Lost),
+            Place::Nowhere | Place::Mapped(_) | Place::Store => Ok(Refresh::Lost),
         }
     }
 
@@ -400,6 +428,12 @@ impl LogReader {
                     && segment.header(next)?.is_some_and(|header| header.first_sequence == sequence)
                 {
                     return self.enter(next, sequence);
+                }
+            }
+            // As long as the store has it: WAL files are listed for what it does not have.
+            Place::Store => {
+                if self.seek_store(sequence)? {
+                    return Ok(Found::Page);
                 }
             }
             Place::Tail(_) | Place::Nowhere => {}

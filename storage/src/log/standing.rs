@@ -5,6 +5,7 @@ use crate::{
     bus::EpochState,
     cursor::CursorPosition,
     error::{Result, StorageError},
+    store::StorePages,
 };
 
 /// What has become of a cursor's position.
@@ -37,6 +38,13 @@ impl LogReader {
             return Err(StorageError::Setting { setting: "sequence of a cursor", value: sequence, reason });
         }
         let done = sequence - 1;
+        let is_in_log = self.oldest_segment()?.is_some_and(|oldest| done >= oldest);
+        if done > 0
+            && !is_in_log
+            && let Some(epoch) = self.stored_epoch(done)?
+        {
+            return Ok(CursorPosition { epoch, sequence, ts_updated });
+        }
         let sealed = self.divide(|page| page.seal.last_sequence >= done)?.at;
         let epoch = match sealed {
             _ if done == 0 => 0,
@@ -48,12 +56,26 @@ impl LogReader {
         Ok(CursorPosition { epoch, sequence, ts_updated })
     }
 
+    /// Epoch of a record, where the store has it.
+    fn stored_epoch(&self, sequence: u64) -> Result<Option<u32>> {
+        let Some(mut store) = StorePages::open(&self.stream)? else { return Ok(None) };
+        let is_there = store.seek(sequence)?;
+        Ok(store.page().filter(|_| is_there).and_then(|page| page.header().ok()).map(|header| header.epoch))
+    }
+
     /// Where the first epoch behind `epoch` begins: what that one had from there on was not kept. It is what that epoch's first record
     /// says; `None` where there is none yet, as of the last look.
     ///
     /// # Errors
     /// As [`Self::seek`].
     pub fn followed_at(&mut self, epoch: u32) -> Result<Option<u64>> {
+        // What the WAL no longer has is older than what it has.
+        if self.oldest_segment()? != Some(1)
+            && let Some(mut store) = StorePages::open(&self.stream)?
+            && let Some(first) = store.followed_at(epoch)?
+        {
+            return Ok(Some(first));
+        }
         // Known before the search: then that epoch is recovered, and the files end where it was.
         let is_over = self.epoch() > epoch;
         let mut looks = 1;

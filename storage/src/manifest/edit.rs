@@ -11,6 +11,9 @@ pub(crate) struct PartSpan {
     pub(crate) bytes: u64,
     /// Of the records as they were published.
     pub(crate) record_bytes: u64,
+    /// Of the first and of the last record.
+    pub(crate) epoch_first: u32,
+    pub(crate) epoch_last: u32,
     /// Earliest and latest time; the first above the second where no record has one.
     pub(crate) ts_min: u64,
     pub(crate) ts_max: u64,
@@ -42,15 +45,19 @@ pub(crate) enum Edit {
 
 impl PartSpan {
     fn write(&self, out: &mut String) {
-        let Self { first, last, bytes, record_bytes, ts_min, ts_max } = self;
-        let _ = write!(out, "first={first} last={last} bytes={bytes} record_bytes={record_bytes} ts_min={ts_min} ts_max={ts_max}");
+        let Self { first, last, bytes, record_bytes, epoch_first, epoch_last, ts_min, ts_max } = self;
+        let _ = write!(out, "first={first} last={last} bytes={bytes} record_bytes={record_bytes} ");
+        let _ = write!(out, "epoch_first={epoch_first} epoch_last={epoch_last} ts_min={ts_min} ts_max={ts_max}");
     }
 
     fn read(words: &mut Words<'_>) -> Option<Self> {
         let (first, last) = (words.number("first")?, words.number("last")?);
         let (bytes, record_bytes) = (words.number("bytes")?, words.number("record_bytes")?);
+        let mut epoch = |key| u32::try_from(words.number(key)?).ok();
+        let (epoch_first, epoch_last) = (epoch("epoch_first")?, epoch("epoch_last")?);
         let (ts_min, ts_max) = (words.number("ts_min")?, words.number("ts_max")?);
-        (first >= 1 && first <= last && last < u64::MAX).then_some(Self { first, last, bytes, record_bytes, ts_min, ts_max })
+        let is_possible = first >= 1 && first <= last && last < u64::MAX && epoch_first <= epoch_last;
+        is_possible.then_some(Self { first, last, bytes, record_bytes, epoch_first, epoch_last, ts_min, ts_max })
     }
 }
 

@@ -3,7 +3,7 @@ use crate::{bus::Bus, error::StorageError};
 use proptest::prelude::*;
 
 fn span(first: u64, last: u64) -> PartSpan {
-    PartSpan { first, last, bytes: 100, record_bytes: 400, ts_min: 5, ts_max: 9 }
+    PartSpan { first, last, bytes: 100, record_bytes: 400, epoch_first: 1, epoch_last: 1, ts_min: 5, ts_max: 9 }
 }
 
 fn segment(first: u64, last: u64) -> Edit {
@@ -105,7 +105,7 @@ proptest! {
     #[test]
     fn an_edit_comes_back(numbers in any::<[u32; 6]>(), level in 1u8.., tree in proptest::collection::vec(any::<u8>(), 0..20)) {
         let [first, more, bytes, record_bytes, ts_min, ts_max] = numbers.map(u64::from);
-        let span = PartSpan { first: first + 1, last: first + 1 + more, bytes, record_bytes, ts_min, ts_max };
+        let span = PartSpan { first: first + 1, last: first + 1 + more, bytes, record_bytes, epoch_first: level.into(), epoch_last: level.into(), ts_min, ts_max };
         for edit in [Edit::AddSegment(span), Edit::AddTable { level, span }, Edit::Keep { first }, Edit::Tree(tree.clone()),
             Edit::RemoveSegment { first }, Edit::RemoveTable { level, first }] {
             let mut text = String::new();

@@ -21,4 +21,5 @@ mod ring_damage;
 mod round_trip;
 mod sim_crash;
 mod sim_disk;
+mod store;
 mod times;

@@ -1,0 +1,146 @@
+//! The store as pages, for readers of the whole stream in order.
+
+use super::{
+    files::StoreFiles,
+    part::{OpenPart, PartPage},
+};
+use crate::{
+    bus::Stream,
+    error::{Result, StorageError},
+    manifest::{Part, Version, read_manifest},
+};
+use tapewire_schemas::PageView;
+
+/// How often a manifest is read again because a part that it names is gone: compaction has replaced it since.
+const LOOKS_MAX: u32 = 8;
+
+/// The store's files as of some look; a part that is open stays so whatever happens to its name.
+#[derive(Debug)]
+pub(crate) struct StoreVersion {
+    stream: Stream,
+    files: StoreFiles,
+    version: Version,
+}
+
+impl StoreVersion {
+    /// `None` where the stream has no store.
+    pub(crate) fn read(stream: &Stream) -> Result<Option<Self>> {
+        let files = StoreFiles::new(stream);
+        let text = read_manifest(stream, &files.manifest())?;
+        Ok(text.map(|text| Self { stream: stream.clone(), files, version: text.version }))
+    }
+
+    pub(crate) fn version(&self) -> &Version {
+        &self.version
+    }
+
+    /// Looks again; whether anything changed.
+    pub(crate) fn refresh(&mut self) -> Result<bool> {
+        let Some(text) = read_manifest(&self.stream, &self.files.manifest())? else {
+            return Err(StorageError::corrupt(&self.files.manifest(), 0, "it is gone; `tapewire repair` makes a manifest anew"));
+        };
+        let is_new = text.version.parts != self.version.parts || text.version.tree != self.version.tree;
+        self.version = text.version;
+        Ok(is_new)
+    }
+
+    /// The part that holds a sequence, open; `None` where none does, also after another look.
+    pub(crate) fn open_part(&mut self, sequence: u64) -> Result<Option<(Part, OpenPart)>> {
+        let mut failure = None;
+        for _ in 0..LOOKS_MAX {
+            let Some(part) = self.version.find(sequence).copied() else {
+                if self.refresh()? && self.version.find(sequence).is_some() {
+                    continue;
+                }
+                return Ok(None);
+            };
+            match OpenPart::open(&self.stream, &self.files, &part) {
+                Ok(open) => return Ok(Some((part, open))),
+                Err(error @ StorageError::Io { .. }) if is_gone(&error) => {
+                    // The manifest says so first: where it still names the part, somebody else has removed the file.
+                    if !self.refresh()? && self.version.find(sequence) == Some(&part) {
+                        return Err(error);
+                    }
+                    failure = Some(error);
+                }
+                Err(error) => return Err(error),
+            }
+        }
+        failure.map_or(Ok(None), Err)
+    }
+}
+
+fn is_gone(error: &StorageError) -> bool {
+    matches!(error, StorageError::Io { source, .. } if source.kind() == std::io::ErrorKind::NotFound)
+}
+
+/// A place in the store, read page by page.
+#[derive(Debug)]
+pub(crate) struct StorePages {
+    store: StoreVersion,
+    open: Option<(Part, OpenPart)>,
+    page: PartPage,
+}
+
+impl StorePages {
+    /// `None` where the stream has no store.
+    pub(crate) fn open(stream: &Stream) -> Result<Option<Self>> {
+        Ok(StoreVersion::read(stream)?.map(|store| Self { store, open: None, page: PartPage::default() }))
+    }
+
+    /// First and last sequence, as of the last look; `None` where it is empty.
+    pub(crate) fn range(&self) -> Option<(u64, u64)> {
+        let version = self.store.version();
+        (!version.parts.is_empty()).then(|| (version.kept_from, version.last()))
+    }
+
+    pub(crate) fn refresh(&mut self) -> Result<bool> {
+        self.store.refresh()
+    }
+
+    /// Makes the page with a sequence current; `false` where the store does not have it.
+    pub(crate) fn seek(&mut self, sequence: u64) -> Result<bool> {
+        let is_here = |(part, _): &(Part, OpenPart)| (part.span.first..=part.span.last).contains(&sequence);
+        if !self.open.as_ref().is_some_and(is_here) {
+            self.page = PartPage::default();
+            self.open = self.store.open_part(sequence)?;
+        }
+        match &self.open {
+            Some((_, part)) => part.seek(sequence, &mut self.page).map(|()| true),
+            None => Ok(false),
+        }
+    }
+
+    /// The current page; call it after a [`Self::seek`] that found one.
+    pub(crate) fn page(&self) -> Option<PageView<'_>> {
+        self.open.as_ref().map(|(_, part)| part.page(&self.page))
+    }
+
+    /// First sequence of the first record whose epoch is behind `epoch`; `None` where all are of it or before.
+    pub(crate) fn followed_at(&mut self, epoch: u32) -> Result<Option<u64>> {
+        let Some(part) = self.store.version().parts.iter().find(|part| part.span.epoch_last > epoch).copied() else { return Ok(None) };
+        if part.span.epoch_first > epoch {
+            return Ok(Some(part.span.first));
+        }
+        // Epochs never fall: halve.
+        let (mut low, mut high) = (part.span.first, part.span.last);
+        while low < high {
+            let middle = low + (high - low) / 2;
+            if !self.seek(middle)? {
+                return Ok(None);
+            }
+            if self.page().and_then(|page| page.header().ok()).is_some_and(|header| header.epoch > epoch) { high = middle } else { low = middle + 1 }
+        }
+        Ok(Some(low))
+    }
+
+    /// First sequence of the part that holds a sequence.
+    pub(crate) fn part_start(&self, sequence: u64) -> Option<u64> {
+        self.store.version().find(sequence).map(|part| part.span.first)
+    }
+
+    /// First sequence of the first part whose latest time reaches `ts`; `None` where none does.
+    pub(crate) fn part_at_time(&self, ts: u64) -> Option<u64> {
+        self.store.version().parts.iter().find(|part| part.span.ts_min <= part.span.ts_max && part.span.ts_max >= ts).map(|part| part.span.first)
+    }
+}

@@ -1,0 +1,71 @@
+//! The store takes what is sealed, gives it back as it was, and never has less than it says.
+
+use crate::harness::{STREAM, TestBus, TestSequencer, check_all, names_with, settings};
+use tapewire_storage::{
+    Bus, LogReader, RetentionPolicy, StopSignal, StorageError, StoreHold, StoreSettings, StoreStep, StoreTail, StreamWriter, prune_stream,
+};
+
+/// A closed stream of about so many segments; its last sequence.
+pub fn written(bus: &Bus, segment_count: u64) -> u64 {
+    let writer = StreamWriter::open(bus, STREAM, &settings()).unwrap();
+    let mut sequencer = TestSequencer::new(&writer);
+    sequencer.append_pages(segment_count * 3 - 2);
+    sequencer.close(writer)
+}
+
+/// Keeps all of level 0.
+pub fn hot() -> StoreSettings {
+    StoreSettings { hot_bytes_max: u64::MAX, ..StoreSettings::default() }
+}
+
+/// Compacts whatever it can: small tables, and small merged ones.
+pub fn cold() -> StoreSettings {
+    StoreSettings { hot_bytes_max: 0, table_record_bytes_max: 1 << 20, merged_record_bytes_max: 3 << 20, ..StoreSettings::default() }
+}
+
+pub fn open(bus: &Bus, settings: StoreSettings) -> StoreTail {
+    StoreTail::open(&bus.stream(STREAM), settings, StopSignal::default()).unwrap()
+}
+
+/// Works until there is nothing to do.
+pub fn settle(tail: &mut StoreTail) -> Vec<StoreStep> {
+    let mut steps = Vec::new();
+    loop {
+        match tail.work(0).unwrap() {
+            StoreStep::Idle => return steps,
+            step => steps.push(step),
+        }
+    }
+}
+
+/// Deletes every WAL file that the store has.
+pub fn prune(bus: &Bus) {
+    let policy = RetentionPolicy { bytes_max: Some(0), store: StoreHold::Required, ..RetentionPolicy::default() };
+    prune_stream(&bus.stream(STREAM), &policy, 0).unwrap();
+}
+
+#[test]
+fn what_is_stored_outlives_the_log() {
+    let test = TestBus::in_memory();
+    let last = written(&test.bus, 6);
+    let mut tail = open(&test.bus, hot());
+    assert!(matches!(
+        StoreTail::open(&test.bus.stream(STREAM), hot(), StopSignal::default()),
+        Err(StorageError::StoreActive { .. })
+    ));
+    let steps = settle(&mut tail);
+    assert!(steps.iter().all(|step| matches!(step, StoreStep::Taken { .. })) && steps.len() >= 6);
+    assert_eq!((tail.seq_stored(), tail.backlog_bytes().unwrap()), (last, 0));
+    prune(&test.bus);
+    // The newest segment stays.
+    assert_eq!(names_with(test.bus.stream(STREAM).directory(), ".log").iter().filter(|name| name.starts_with("wal_")).count(), 1);
+    assert_eq!(check_all(&test.bus, 1, &[1]), last);
+    let mut log = LogReader::open(&test.bus.stream(STREAM)).unwrap();
+    assert_eq!(log.oldest().unwrap(), Some(1));
+    assert_eq!(log.seq_stored().unwrap(), last);
+    // A second time there is nothing to do, and nothing is done.
+    drop(tail);
+    let mut tail = open(&test.bus, hot());
+    assert_eq!(tail.work(0).unwrap(), StoreStep::Idle);
+    assert_eq!((tail.counters().orphans, tail.seq_stored()), (0, last));
+}
