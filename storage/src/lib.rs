@@ -87,6 +87,7 @@ pub use inspect::{
     SlotInspection, StreamFiles, inspect_journal, inspect_page, inspect_segments, list_journals, list_streams, probe_disk, stream_files,
 };
 pub use journal::{JournalOpener, JournalPage, JournalProgress, Signal, SignalMark};
+pub use level0::ScanBounds;
 pub use log::{Found, LogReader, Refresh, Standing};
 pub use memmap2::MmapRaw;
 pub use registry::{AccountDefinition, Definition, RebuiltRegistry, Registry, RegistryWriter, rebuild_registry};
@@ -95,7 +96,7 @@ pub use retention::{
     SegmentState, StoreHold, prune_stream,
 };
 pub use series::Series;
-pub use store::{StopSignal, StoreCounters, StoreSettings, StoreStep, StoreTail};
+pub use store::{StopSignal, Store, StoreCounters, StoreLevel, StoreSettings, StoreStep, StoreTail};
 pub use stored::StoreMark;
 pub use verify::{VerifiedPage, VerifyReport, verify_pages, verify_stream};
 pub use wal::{CutGroup, Tail};

@@ -26,5 +26,5 @@ mod segment;
 mod tests;
 
 pub(crate) use build::{build_footer, footer_name};
-pub(crate) use scan::ScanBounds;
+pub use scan::ScanBounds;
 pub(crate) use segment::{Level0, stopped};

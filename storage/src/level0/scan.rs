@@ -14,16 +14,17 @@ use std::ops::{ControlFlow, RangeInclusive};
 use tapewire_schemas::{Kind, RecordRef};
 
 /// What a scan looks for.
-#[derive(Clone, Debug)]
-pub(crate) struct ScanBounds {
-    /// Times that are wanted; records without one are wanted where this is everything.
-    pub(crate) times: RangeInclusive<u64>,
-    pub(crate) sequences: RangeInclusive<u64>,
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ScanBounds {
+    /// Times that are wanted, nanoseconds since the UNIX epoch; records without one are wanted where this is everything.
+    pub times: RangeInclusive<u64>,
+    /// Sequences that are wanted.
+    pub sequences: RangeInclusive<u64>,
 }
 
 impl ScanBounds {
     /// Everything.
-    pub(crate) const ALL: Self = Self { times: 0..=u64::MAX, sequences: 0..=u64::MAX };
+    pub const ALL: Self = Self { times: 0..=u64::MAX, sequences: 0..=u64::MAX };
 
     pub(crate) fn has_all_times(&self) -> bool {
         self.times == (0..=u64::MAX)

@@ -183,17 +183,19 @@ impl LogReader {
         Err(StorageError::corrupt(&segment.path, page_number * PAGE_BYTES as u64, reason))
     }
 
-    /// Calls `look` with every record from `sequence` on that is kept and published, until it has enough.
-    fn walk(&mut self, sequence: u64, mut look: impl FnMut(u64, &RecordRef<'_>) -> ControlFlow<()>) -> Result<()> {
-        let (mut next, mut stalls) = (sequence, 0);
-        let mut found = match self.seek(next) {
+    /// Calls `look` with every record from `sequence` on that is kept and published, until it has enough. No page is current afterwards.
+    pub(crate) fn walk(&mut self, sequence: u64, look: impl FnMut(u64, &RecordRef<'_>) -> ControlFlow<()>) -> Result<()> {
+        match self.seek(sequence) {
             // It went since the search: what is kept begins later.
-            Err(StorageError::Pruned { oldest, .. }) => {
-                next = oldest;
-                self.seek(next)?
-            }
-            other => other?,
-        };
+            Err(StorageError::Pruned { oldest, .. }) => self.walk_exactly(oldest, look),
+            other => other.and_then(|_| self.walk_exactly(sequence, look)),
+        }
+    }
+
+    /// [`Self::walk`], but what is no longer kept is [`StorageError::Pruned`].
+    pub(crate) fn walk_exactly(&mut self, sequence: u64, mut look: impl FnMut(u64, &RecordRef<'_>) -> ControlFlow<()>) -> Result<()> {
+        let (mut next, mut stalls) = (sequence, 0);
+        let mut found = self.seek(next)?;
         while found == Found::Page && stalls < SEEK_LOOKS_MAX {
             let Some(view) = self.page() else { break };
             let before = next;

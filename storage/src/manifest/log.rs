@@ -57,8 +57,9 @@ fn line(number: u64, edits: &[Edit]) -> String {
 impl Manifest {
     /// Opens the manifest for writing, and writes it anew: what a crash left at its end is gone then. Made where there is none.
     pub(crate) fn open(stream: &Stream, path: &Path) -> Result<Self> {
-        let version = read_manifest(stream, path)?.map(|text| text.version).unwrap_or_default();
+        let mut version = read_manifest(stream, path)?.map(|text| text.version).unwrap_or_default();
         let (file, end, lines) = write_anew(stream, path, &version)?;
+        version.number = lines;
         Ok(Self { stream: stream.clone(), path: path.to_owned(), file, end, lines, version, is_poisoned: false })
     }
 
@@ -88,6 +89,7 @@ impl Manifest {
         self.version = next;
         if self.lines > LINES_MAX {
             (self.file, self.end, self.lines) = write_anew(&self.stream, &self.path, &self.version)?;
+            self.version.number = self.lines;
         }
         self.is_poisoned = false;
         Ok(())
@@ -104,7 +106,8 @@ fn write_anew(stream: &Stream, path: &Path, version: &Version) -> Result<(Box<dy
     let disk = stream.disk();
     let mut text = seal(head(stream));
     let edits = version.edits();
-    if !edits.is_empty() {
+    let lines = u64::from(!edits.is_empty());
+    if lines > 0 {
         text.push_str(&line(1, &edits));
     }
     let file = disk.open(&beside, Access::Create).map_err(StorageError::io("create", &beside))?;
@@ -113,7 +116,7 @@ fn write_anew(stream: &Stream, path: &Path, version: &Version) -> Result<(Box<dy
     disk.rename(&beside, path).map_err(StorageError::io("rename", &beside))?;
     let parent = path.parent().unwrap_or(Path::new("."));
     disk.sync_dir(parent).map_err(StorageError::io("sync the directory", parent))?;
-    Ok((file, text.len() as u64, 1))
+    Ok((file, text.len() as u64, lines))
 }
 
 /// A manifest as it was read.

@@ -32,6 +32,9 @@ fn a_manifest_comes_back_and_is_compacted() {
     let again = read_manifest(&stream, &path).unwrap().unwrap();
     assert_eq!((again.lines.len(), &again.version.parts, &again.version.tree), (1, &read.version.parts, &read.version.tree));
     drop((manifest, anew));
+    // And goes on behind it.
+    Manifest::open(&stream, &path).unwrap().log(&[segment(21, 30)]).unwrap();
+    assert_eq!(read_manifest(&stream, &path).unwrap().unwrap().version.last(), 30);
     let other = Bus::open_or_create(directory.path()).unwrap().stream("account");
     assert!(matches!(read_manifest(&other, &path), Err(StorageError::Foreign { .. })));
 }

@@ -25,7 +25,8 @@ pub(crate) fn choose(version: &Version, settings: &StoreSettings) -> Option<Comp
 /// The oldest segments, as far as level 0 has more bytes than it may keep and they make one table.
 fn choose_seal(version: &Version, settings: &StoreSettings) -> Option<Vec<Part>> {
     let segments: Vec<Part> = version.parts.iter().copied().filter(|part| part.level == 0).collect();
-    let mut too_many = segments.iter().map(|part| part.span.bytes).sum::<u64>().checked_sub(settings.hot_bytes_max).filter(|more| *more > 0)?;
+    let mut too_many =
+        segments.iter().map(|part| part.span.bytes).sum::<u64>().checked_sub(settings.hot_bytes_max).filter(|more| *more > 0)?;
     let (mut chosen, mut record_bytes) = (Vec::new(), 0);
     for part in segments {
         record_bytes += part.span.record_bytes;
@@ -80,7 +81,16 @@ mod tests {
         let mut version = Version::default();
         for (index, (level, ts_max)) in parts.iter().enumerate() {
             let first = index as u64 * 10 + 1;
-            let span = PartSpan { first, last: first + 9, bytes: 100, record_bytes: 100, epoch_first: 1, epoch_last: 1, ts_min: *ts_max, ts_max: *ts_max };
+            let span = PartSpan {
+                first,
+                last: first + 9,
+                bytes: 100,
+                record_bytes: 100,
+                epoch_first: 1,
+                epoch_last: 1,
+                ts_min: *ts_max,
+                ts_max: *ts_max,
+            };
             let edit = if *level == 0 { Edit::AddSegment(span) } else { Edit::AddTable { level: *level, span } };
             version.apply(&[edit]).unwrap();
         }

@@ -5,10 +5,12 @@ mod files;
 mod pace;
 mod pages;
 mod part;
+mod reader;
 mod settings;
 mod tail;
 
-pub(crate) use pages::StorePages;
 pub use pace::StopSignal;
+pub(crate) use pages::StorePages;
+pub use reader::{Store, StoreLevel};
 pub use settings::StoreSettings;
 pub use tail::{StoreCounters, StoreStep, StoreTail};

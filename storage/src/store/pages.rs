@@ -44,6 +44,14 @@ impl StoreVersion {
         Ok(is_new)
     }
 
+    /// A part as it is, open; `None` where its file is gone: the manifest has another one in its place by now.
+    pub(crate) fn open_exactly(&self, part: &Part) -> Result<Option<OpenPart>> {
+        match OpenPart::open(&self.stream, &self.files, part) {
+            Err(error) if is_gone(&error) => Ok(None),
+            other => other.map(Some),
+        }
+    }
+
     /// The part that holds a sequence, open; `None` where none does, also after another look.
     pub(crate) fn open_part(&mut self, sequence: u64) -> Result<Option<(Part, OpenPart)>> {
         let mut failure = None;
@@ -129,7 +137,11 @@ impl StorePages {
             if !self.seek(middle)? {
                 return Ok(None);
             }
-            if self.page().and_then(|page| page.header().ok()).is_some_and(|header| header.epoch > epoch) { high = middle } else { low = middle + 1 }
+            if self.page().and_then(|page| page.header().ok()).is_some_and(|header| header.epoch > epoch) {
+                high = middle
+            } else {
+                low = middle + 1
+            }
         }
         Ok(Some(low))
     }
@@ -141,6 +153,11 @@ impl StorePages {
 
     /// First sequence of the first part whose latest time reaches `ts`; `None` where none does.
     pub(crate) fn part_at_time(&self, ts: u64) -> Option<u64> {
-        self.store.version().parts.iter().find(|part| part.span.ts_min <= part.span.ts_max && part.span.ts_max >= ts).map(|part| part.span.first)
+        self.store
+            .version()
+            .parts
+            .iter()
+            .find(|part| part.span.ts_min <= part.span.ts_max && part.span.ts_max >= ts)
+            .map(|part| part.span.first)
     }
 }

@@ -51,6 +51,30 @@ impl OpenPart {
         }
     }
 
+    /// The record with a sequence of this part, by one read of its file, in `words`.
+    pub(crate) fn get<'a>(&self, sequence: u64, words: &'a mut Vec<u64>) -> Result<RecordRef<'a>> {
+        match self {
+            Self::Segment(segment) => segment.get(sequence, words),
+            Self::Table(_) => todo!(),
+        }
+    }
+
+    /// Sequence of the newest record of a series.
+    pub(crate) fn latest(&self, series: Series) -> Result<Option<u64>> {
+        match self {
+            Self::Segment(segment) => segment.latest(series),
+            Self::Table(_) => todo!(),
+        }
+    }
+
+    /// Tells every series and the number of its records.
+    pub(crate) fn count_series(&self, mut count: impl FnMut(Series, u64)) {
+        match self {
+            Self::Segment(segment) => segment.all_series().for_each(|(series, records)| count(series, records)),
+            Self::Table(_) => todo!(),
+        }
+    }
+
     /// Sequences of the records with an id.
     pub(crate) fn find(&self, id: EventId) -> Result<Vec<u64>> {
         match self {

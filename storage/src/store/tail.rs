@@ -125,7 +125,8 @@ impl StoreTail {
             }
             if bytes != part.span.bytes {
                 let path = &self.files.of_part(part)[0];
-                let reason = format!("the manifest says {} bytes, and there are {bytes}; `tapewire repair` keeps what is sound", part.span.bytes);
+                let reason =
+                    format!("the manifest says {} bytes, and there are {bytes}; `tapewire repair` keeps what is sound", part.span.bytes);
                 return Err(StorageError::corrupt(path, bytes, reason));
             }
         }
@@ -137,7 +138,8 @@ impl StoreTail {
             return StorageError::io("open", path)(source);
         }
         let (first, last) = (part.span.first, part.span.last);
-        let reason = format!("it is gone, and the manifest says that it has records {first} to {last}; `tapewire repair` keeps what is sound");
+        let reason =
+            format!("it is gone, and the manifest says that it has records {first} to {last}; `tapewire repair` keeps what is sound");
         StorageError::corrupt(path, 0, reason)
     }
 
@@ -355,6 +357,7 @@ pub(crate) fn check_end(files: &StoreFiles, version: &Version, seq_stored: u64) 
     if last >= seq_stored {
         return Ok(());
     }
-    let reason = format!("everything up to sequence {seq_stored} was stored, and it ends with {last}; `tapewire repair` keeps what is sound");
+    let reason =
+        format!("everything up to sequence {seq_stored} was stored, and it ends with {last}; `tapewire repair` keeps what is sound");
     Err(StorageError::corrupt(&files.manifest(), 0, reason))
 }

@@ -22,4 +22,5 @@ mod round_trip;
 mod sim_crash;
 mod sim_disk;
 mod store;
+mod store_questions;
 mod times;

@@ -49,10 +49,7 @@ fn what_is_stored_outlives_the_log() {
     let test = TestBus::in_memory();
     let last = written(&test.bus, 6);
     let mut tail = open(&test.bus, hot());
-    assert!(matches!(
-        StoreTail::open(&test.bus.stream(STREAM), hot(), StopSignal::default()),
-        Err(StorageError::StoreActive { .. })
-    ));
+    assert!(matches!(StoreTail::open(&test.bus.stream(STREAM), hot(), StopSignal::default()), Err(StorageError::StoreActive { .. })));
     let steps = settle(&mut tail);
     assert!(steps.iter().all(|step| matches!(step, StoreStep::Taken { .. })) && steps.len() >= 6);
     assert_eq!((tail.seq_stored(), tail.backlog_bytes().unwrap()), (last, 0));

@@ -1,0 +1,368 @@
+//! Questions about a stream's history, answered from the store and, behind its end, from the log.
+
+use super::{pages::StoreVersion, part::OpenPart};
+use crate::{
+    bus::Stream,
+    error::{Result, StorageError},
+    event_id::EventId,
+    level0::ScanBounds,
+    log::LogReader,
+    manifest::{Part, Version},
+    series::Series,
+};
+use std::{
+    collections::{BTreeMap, HashMap},
+    ops::ControlFlow,
+};
+use tapewire_schemas::RecordRef;
+
+/// Parts that are open at a time at most.
+const OPEN_PARTS_MAX: usize = 256;
+
+/// How many files and bytes a level has.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct StoreLevel {
+    /// 0 is segments, 1 and 2 are tables.
+    pub level: u8,
+    /// Segments or tables.
+    pub parts: u64,
+    /// Records in them.
+    pub records: u64,
+    /// Bytes of their files.
+    pub bytes: u64,
+    /// Bytes of their records as they were published.
+    pub record_bytes: u64,
+    /// First record.
+    pub first: u64,
+    /// Last record.
+    pub last: u64,
+}
+
+/// A stream's history: what the store has, and behind it what the log has. A stream without a store is answered from its log.
+///
+/// Every question looks at the files as of the last [`Self::refresh`]; the log behind them is read as it is now.
+#[derive(Debug)]
+pub struct Store {
+    stream: Stream,
+    version: Option<StoreVersion>,
+    open: BTreeMap<(u64, u8), OpenPart>,
+    log: LogReader,
+    /// What the log has of each series behind the store's end.
+    behind: Behind,
+    words: Vec<u64>,
+}
+
+/// The newest record of each series behind the store's end.
+#[derive(Debug, Default)]
+struct Behind {
+    /// Everything up to here was looked at.
+    last: u64,
+    latest: HashMap<Series, u64>,
+}
+
+impl Store {
+    /// Opens a stream's history for questions.
+    ///
+    /// # Errors
+    /// [`StorageError::NoStream`], [`StorageError::Corrupt`] where the manifest is damaged, and what the file system says.
+    pub fn open(stream: &Stream) -> Result<Self> {
+        let log = LogReader::open(stream)?;
+        let version = StoreVersion::read(stream)?;
+        Ok(Self { stream: stream.clone(), version, open: BTreeMap::new(), log, behind: Behind::default(), words: Vec::new() })
+    }
+
+    /// Looks for what the tail has done since; whether anything changed.
+    ///
+    /// # Errors
+    /// As [`Self::open`].
+    pub fn refresh(&mut self) -> Result<bool> {
+        let is_new = match &mut self.version {
+            Some(version) => version.refresh()?,
+            None => {
+                self.version = StoreVersion::read(&self.stream)?;
+                self.version.is_some()
+            }
+        };
+        let parts: std::collections::HashSet<(u64, u8)> = self.parts(&ScanBounds::ALL).iter().map(key).collect();
+        self.open.retain(|part, _| parts.contains(part));
+        if is_new {
+            self.behind = Behind::default();
+        }
+        Ok(is_new)
+    }
+
+    fn version(&self) -> Option<&Version> {
+        self.version.as_ref().map(StoreVersion::version)
+    }
+
+    /// Last sequence that the store has; 0 where there is none.
+    #[must_use]
+    pub fn stored(&self) -> u64 {
+        self.version().map_or(0, Version::last)
+    }
+
+    /// The oldest sequence, wherever it is; `None` where there is none.
+    ///
+    /// # Errors
+    /// What the file system says.
+    pub fn oldest(&self) -> Result<Option<u64>> {
+        self.log.oldest()
+    }
+
+    /// What each level has, from level 0 on.
+    #[must_use]
+    pub fn levels(&self) -> Vec<StoreLevel> {
+        let mut levels: BTreeMap<u8, StoreLevel> = BTreeMap::new();
+        for Part { level, span } in self.version().map_or(&[][..], |version| &version.parts) {
+            let sum = levels.entry(*level).or_insert(StoreLevel { level: *level, first: span.first, ..StoreLevel::default() });
+            sum.parts += 1;
+            sum.records += span.last - span.first + 1;
+            sum.bytes += span.bytes;
+            sum.record_bytes += span.record_bytes;
+            sum.last = span.last;
+        }
+        levels.into_values().collect()
+    }
+
+    /// Parts that may have something within the bounds, oldest first.
+    fn parts(&self, bounds: &ScanBounds) -> Vec<Part> {
+        let parts = self.version().map_or(&[][..], |version| &version.parts);
+        let may_have = |part: &&Part| {
+            part.span.first <= *bounds.sequences.end()
+                && part.span.last >= *bounds.sequences.start()
+                && bounds.may_have(part.span.ts_min, part.span.ts_max)
+        };
+        parts.iter().filter(may_have).copied().collect()
+    }
+
+    /// A part, open. Compaction may have replaced it: then what it became is opened, which has the same records and maybe more.
+    fn part(&mut self, part: &Part) -> Result<OpenPart> {
+        if let Some(open) = self.open.get(&key(part)) {
+            return Ok(open.clone());
+        }
+        if self.open.len() >= OPEN_PARTS_MAX {
+            self.open.clear();
+        }
+        let Some(version) = &mut self.version else { return Err(self.gone(part)) };
+        match version.open_exactly(part)? {
+            Some(open) => {
+                self.open.insert(key(part), open.clone());
+                Ok(open)
+            }
+            None => Err(self.gone(part)),
+        }
+    }
+
+    #[cold]
+    fn gone(&self, part: &Part) -> StorageError {
+        let oldest = self.log.oldest().ok().flatten().unwrap_or(0);
+        StorageError::Pruned { wanted: part.span.first, oldest }
+    }
+
+    /// Runs a question over parts; begins again where compaction replaced a part meanwhile, behind what was done.
+    fn over_parts(
+        &mut self,
+        bounds: &ScanBounds,
+        mut ask: impl FnMut(&OpenPart, &ScanBounds) -> Result<ControlFlow<()>>,
+    ) -> Result<ControlFlow<()>> {
+        let (mut next, mut tries) = (*bounds.sequences.start(), 0);
+        loop {
+            let rest = ScanBounds { times: bounds.times.clone(), sequences: next..=*bounds.sequences.end() };
+            let Some(part) = self.parts(&rest).first().copied() else { return Ok(ControlFlow::Continue(())) };
+            let open = match self.part(&part) {
+                Err(StorageError::Pruned { .. }) if tries < TRIES_MAX && self.refresh()? => {
+                    tries += 1;
+                    continue;
+                }
+                other => other?,
+            };
+            tries = 0;
+            if ask(&open, &rest)?.is_break() {
+                return Ok(ControlFlow::Break(()));
+            }
+            next = part.span.last + 1;
+            if next > *bounds.sequences.end() {
+                return Ok(ControlFlow::Continue(()));
+            }
+        }
+    }
+
+    /// Calls `visit` with every record of a series within the bounds, in order, until it breaks. Records of level 0 are handed out where they
+    /// are mapped.
+    ///
+    /// # Errors
+    /// [`StorageError::Corrupt`] where a file is damaged, and what the file system says.
+    pub fn scan(
+        &mut self,
+        series: Series,
+        bounds: &ScanBounds,
+        mut visit: impl FnMut(u64, &RecordRef<'_>) -> ControlFlow<()>,
+    ) -> Result<()> {
+        if self.over_parts(bounds, |part, bounds| part.scan(series, bounds, &mut visit))?.is_break() {
+            return Ok(());
+        }
+        self.scan_log(
+            bounds,
+            |sequence, record| {
+                if Series::of(record) == series { visit(sequence, record) } else { ControlFlow::Continue(()) }
+            },
+        )
+    }
+
+    /// Calls `visit` with every record within the bounds, in the order of the stream, until it breaks.
+    ///
+    /// # Errors
+    /// As [`Self::scan`], and [`StorageError::Pruned`] where the first record is no longer kept; 0 is the oldest that is.
+    pub fn replay(&mut self, bounds: &ScanBounds, mut visit: impl FnMut(u64, &RecordRef<'_>) -> ControlFlow<()>) -> Result<()> {
+        let (start, end) = (*bounds.sequences.start(), *bounds.sequences.end());
+        let from = if start == 0 { self.log.oldest()?.unwrap_or(1) } else { start };
+        self.log.walk_exactly(from, |sequence, record| {
+            if sequence > end || (bounds.wants(sequence, record) && visit(sequence, record).is_break()) {
+                return ControlFlow::Break(());
+            }
+            ControlFlow::Continue(())
+        })
+    }
+
+    /// Records behind the store's end.
+    fn scan_log(&mut self, bounds: &ScanBounds, mut visit: impl FnMut(u64, &RecordRef<'_>) -> ControlFlow<()>) -> Result<()> {
+        let from = (self.stored() + 1).max(*bounds.sequences.start());
+        if from > *bounds.sequences.end() || self.log.oldest()?.is_none() {
+            return Ok(());
+        }
+        let from = from.max(self.log.oldest()?.unwrap_or(1));
+        let end = *bounds.sequences.end();
+        self.log.walk(from, |sequence, record| {
+            if sequence > end {
+                return ControlFlow::Break(());
+            }
+            if bounds.wants(sequence, record) { visit(sequence, record) } else { ControlFlow::Continue(()) }
+        })
+    }
+
+    /// The record with a sequence; `None` where it is not published. From the store that is one read of a file.
+    ///
+    /// # Errors
+    /// As [`Self::scan`], and [`StorageError::Pruned`] where it is no longer kept.
+    pub fn get(&mut self, sequence: u64) -> Result<Option<RecordRef<'_>>> {
+        for _ in 0..TRIES_MAX {
+            let part = self.version().and_then(|version| version.find(sequence)).copied();
+            let Some(part) = part else { return self.get_logged(sequence) };
+            match self.part(&part) {
+                Ok(open) => return open.get(sequence, &mut self.words).map(Some),
+                Err(StorageError::Pruned { .. }) => {
+                    self.refresh()?;
+                }
+                Err(error) => return Err(error),
+            }
+        }
+        self.get_logged(sequence)
+    }
+
+    fn get_logged(&mut self, sequence: u64) -> Result<Option<RecordRef<'_>>> {
+        let (words, mut is_found) = (&mut self.words, false);
+        if sequence == 0 {
+            return Ok(None);
+        }
+        self.log.walk_exactly(sequence, |found, record| {
+            is_found = found == sequence;
+            words.clear();
+            words.extend(record.bytes().chunks_exact(8).map(|word| u64::from_le_bytes(word.try_into().expect("eight bytes"))));
+            ControlFlow::Break(())
+        })?;
+        let path = self.stream.directory();
+        let record = is_found.then(|| RecordRef::new(zerocopy::IntoBytes::as_bytes(self.words.as_slice()), sequence)).transpose();
+        record.map_err(|source| StorageError::Schema { path: path.to_owned(), source })
+    }
+
+    /// Sequence of the newest record of a series; `None` where there is none.
+    ///
+    /// # Errors
+    /// As [`Self::scan`].
+    pub fn latest(&mut self, series: Series) -> Result<Option<u64>> {
+        self.look_behind()?;
+        if let Some(sequence) = self.behind.latest.get(&series) {
+            return Ok(Some(*sequence));
+        }
+        for _ in 0..TRIES_MAX {
+            match self.latest_stored(series) {
+                Err(StorageError::Pruned { .. }) => {
+                    self.refresh()?;
+                }
+                other => return other,
+            }
+        }
+        self.latest_stored(series)
+    }
+
+    fn latest_stored(&mut self, series: Series) -> Result<Option<u64>> {
+        for part in self.parts(&ScanBounds::ALL).iter().rev() {
+            if let Some(sequence) = self.part(part)?.latest(series)? {
+                return Ok(Some(sequence));
+            }
+        }
+        Ok(None)
+    }
+
+    /// Looks at what the log has got since the last time.
+    fn look_behind(&mut self) -> Result<()> {
+        let mut behind = std::mem::take(&mut self.behind);
+        let from = behind.last.max(self.stored()) + 1;
+        let bounds = ScanBounds { sequences: from..=u64::MAX, ..ScanBounds::ALL };
+        let result = self.scan_log(&bounds, |sequence, record| {
+            behind.latest.insert(Series::of(record), sequence);
+            behind.last = sequence;
+            ControlFlow::Continue(())
+        });
+        self.behind = behind;
+        result
+    }
+
+    /// Calls `visit` with every record that has an id, in order.
+    ///
+    /// # Errors
+    /// As [`Self::scan`].
+    pub fn find(&mut self, id: EventId, mut visit: impl FnMut(u64, &RecordRef<'_>) -> ControlFlow<()>) -> Result<()> {
+        let mut words = Vec::new();
+        let stored = self.over_parts(&ScanBounds::ALL, |part, _| {
+            for sequence in part.find(id)? {
+                if visit(sequence, &part.get(sequence, &mut words)?).is_break() {
+                    return Ok(ControlFlow::Break(()));
+                }
+            }
+            Ok(ControlFlow::Continue(()))
+        })?;
+        if stored.is_break() {
+            return Ok(());
+        }
+        self.scan_log(&ScanBounds::ALL, |sequence, record| match id.is_of(record) {
+            true => visit(sequence, record),
+            false => ControlFlow::Continue(()),
+        })
+    }
+
+    /// Every series that the store has, with the number of its records.
+    ///
+    /// # Errors
+    /// As [`Self::scan`].
+    pub fn series(&mut self) -> Result<BTreeMap<Series, u64>> {
+        let mut counts = BTreeMap::new();
+        let mut count = |series, more| *counts.entry(series).or_insert(0) += more;
+        let _ = self.over_parts(&ScanBounds::ALL, |part, _| {
+            part.count_series(&mut count);
+            Ok(ControlFlow::Continue(()))
+        })?;
+        self.scan_log(&ScanBounds::ALL, |_, record| {
+            count(Series::of(record), 1);
+            ControlFlow::Continue(())
+        })?;
+        Ok(counts)
+    }
+}
+
+fn key(part: &Part) -> (u64, u8) {
+    (part.span.first, part.level)
+}
+
+/// How often a question looks again because compaction replaced what it was about to read.
+const TRIES_MAX: u32 = 8;

@@ -1,0 +1,189 @@
+//! Every question is answered as a walk through the whole stream would answer it, wherever the records lie.
+
+use crate::{
+    harness::{RecordReader, STREAM, TestBus, TestSequencer, settings},
+    store::{cold, hot, open, prune, settle},
+};
+use fastrand::Rng;
+use std::{collections::BTreeMap, ops::ControlFlow};
+use tapewire_schemas::{
+    AccountUpdate, BookRef, Currency, Event, Level, OrderId, OrderState, OrderUpdate, Payload, Quote, RecordRef, Side, Stamp, Trade,
+};
+use tapewire_storage::{Bus, EventId, ScanBounds, Series, StorageError, Store, StoreSettings, StreamWriter};
+use zerocopy::IntoBytes;
+
+const INSTRUMENTS: u32 = 7;
+
+/// A market of a few instruments and accounts, its times in disorder.
+pub fn append_market(sequencer: &mut TestSequencer, rng: &mut Rng, event_count: u64) {
+    for _ in 0..event_count {
+        let number = sequencer.last_sequence() + 1;
+        let ts_event = 1_000_000 + number * 100 + rng.u64(..500);
+        let stamp = Stamp {
+            instrument_id: 1 + rng.u32(..INSTRUMENTS),
+            venue_id: 3,
+            ts_event: if rng.u8(..20) == 0 { 0 } else { ts_event },
+            ts_recv: ts_event,
+        };
+        let levels: Vec<Level> = (0..rng.usize(..12)).map(|_| Level { price: 1000 + rng.i64(..50), quantity: rng.i64(..9) }).collect();
+        let (account, order);
+        let payload = match rng.u32(..100) {
+            0..40 => Payload::Trade(Trade { price: 1000, quantity: rng.i64(1..9), trade_id: number * 3, venue_seq: number }, Side::Buy),
+            40..60 => Payload::Quote(Quote { bid_px: 999, bid_qty: 5, ask_px: 1001, ask_qty: rng.i64(..9) }),
+            60..90 => {
+                let split = levels.len() / 2;
+                let (bids, asks) = levels.split_at(split);
+                Payload::BookDelta(BookRef { venue_seq_first: number, venue_seq_last: number + 1, bids, asks })
+            }
+            90..95 => {
+                account = AccountUpdate {
+                    account_id: 1 + rng.u32(..3),
+                    currency: Currency::new("USD").unwrap(),
+                    balance: rng.i64(..),
+                    ..AccountUpdate::default()
+                };
+                Payload::AccountUpdate(&account)
+            }
+            _ => {
+                order = an_order(rng, number);
+                Payload::OrderUpdate(&order)
+            }
+        };
+        sequencer.append_event(&Event { stamp, payload });
+    }
+}
+
+fn an_order(rng: &mut Rng, number: u64) -> OrderUpdate {
+    OrderUpdate {
+        order_id: OrderId::from_text(&format!("o{}", number / 50)).unwrap(),
+        account_id: 1 + rng.u32(..3),
+        state: OrderState::Accepted as u8,
+        price: rng.i64(..100),
+        ..OrderUpdate::default()
+    }
+}
+
+/// What a walk through everything found.
+struct Model {
+    records: BTreeMap<u64, Vec<u64>>,
+}
+
+impl Model {
+    fn read(bus: &Bus) -> Self {
+        let mut reader = RecordReader::open(bus, 1).unwrap();
+        let mut records = BTreeMap::new();
+        loop {
+            let sequence = reader.next_sequence();
+            let Some(bytes) = reader.poll().unwrap() else { return Self { records } };
+            records.insert(sequence, bytes.chunks_exact(8).map(|word| u64::from_le_bytes(word.try_into().unwrap())).collect());
+        }
+    }
+
+    fn record(&self, sequence: u64) -> RecordRef<'_> {
+        RecordRef::new(self.records[&sequence].as_bytes(), sequence).unwrap()
+    }
+
+    fn select(&self, wants: impl Fn(u64, &RecordRef<'_>) -> bool) -> Vec<(u64, Vec<u8>)> {
+        let all = self.records.keys().map(|sequence| (*sequence, self.record(*sequence)));
+        all.filter(|(sequence, record)| wants(*sequence, record)).map(|(sequence, record)| (sequence, record.bytes().to_vec())).collect()
+    }
+}
+
+fn collect(ask: impl FnOnce(&mut dyn FnMut(u64, &RecordRef<'_>) -> ControlFlow<()>) -> Result<(), StorageError>) -> Vec<(u64, Vec<u8>)> {
+    let mut found = Vec::new();
+    ask(&mut |sequence, record| {
+        found.push((sequence, record.bytes().to_vec()));
+        ControlFlow::Continue(())
+    })
+    .unwrap();
+    found
+}
+
+fn within(bounds: &ScanBounds, sequence: u64, record: &RecordRef<'_>) -> bool {
+    let all_times = bounds.times == (0..=u64::MAX);
+    bounds.sequences.contains(&sequence) && record.time().map_or(all_times, |time| bounds.times.contains(&time))
+}
+
+/// Asks everything.
+fn check(bus: &Bus, model: &Model, rng: &mut Rng) {
+    let last = *model.records.keys().last().unwrap();
+    let mut store = Store::open(&bus.stream(STREAM)).unwrap();
+    let mut counts = BTreeMap::new();
+    model.records.keys().for_each(|sequence| *counts.entry(Series::of(&model.record(*sequence))).or_insert(0u64) += 1);
+    assert_eq!(store.series().unwrap(), counts);
+    for series in counts.keys() {
+        let (a, b) = (rng.u64(1..=last), rng.u64(1..=last));
+        let time = |sequence: u64| 1_000_000 + sequence * 100;
+        for bounds in [
+            ScanBounds::ALL,
+            ScanBounds { sequences: a.min(b)..=a.max(b), ..ScanBounds::ALL },
+            ScanBounds { times: time(a.min(b))..=time(a.max(b)), ..ScanBounds::ALL },
+            ScanBounds { times: time(a)..=time(a) + 1000, sequences: b..=u64::MAX },
+            ScanBounds { times: 0..=10, ..ScanBounds::ALL },
+        ] {
+            let found = collect(|visit| store.scan(*series, &bounds, visit));
+            assert_eq!(
+                found,
+                model.select(|sequence, record| Series::of(record) == *series && within(&bounds, sequence, record)),
+                "{series:?}"
+            );
+            let replayed = collect(|visit| store.replay(&bounds, visit));
+            assert_eq!(replayed, model.select(|sequence, record| within(&bounds, sequence, record)));
+        }
+        let newest = model.records.keys().rev().find(|sequence| Series::of(&model.record(**sequence)) == *series);
+        assert_eq!(store.latest(*series).unwrap(), newest.copied());
+    }
+    assert_eq!(store.latest(Series { id: 99, ..*counts.keys().next().unwrap() }).unwrap(), None);
+    for sequence in [1, last].into_iter().chain((0..200).map(|_| rng.u64(1..=last))) {
+        assert_eq!(store.get(sequence).unwrap().unwrap().bytes(), model.record(sequence).bytes(), "record {sequence}");
+    }
+    assert!(store.get(last + 1).unwrap().is_none() && store.get(0).unwrap().is_none());
+    check_ids(&mut store, model, rng, last);
+}
+
+fn check_ids(store: &mut Store, model: &Model, rng: &mut Rng, last: u64) {
+    let trade = |number: u64| EventId::Trade { instrument_id: 1 + (number % u64::from(INSTRUMENTS)) as u32, trade_id: number };
+    let order = |number: u64| EventId::Order(OrderId::from_text(&format!("o{number}")).unwrap());
+    let trades = (0..60).map(|_| trade(rng.u64(..last) * 3)).collect::<Vec<_>>();
+    let orders = (0..5).map(|_| order(rng.u64(..last / 50 + 2))).collect::<Vec<_>>();
+    let accounts = (0..5).map(EventId::Account);
+    for id in trades.into_iter().chain(orders).chain(accounts) {
+        assert_eq!(collect(|visit| store.find(id, visit)), model.select(|_, record| id.is_of(record)), "{id:?}");
+    }
+}
+
+/// The same questions while the records move from the log through every level.
+#[test]
+fn every_question_is_answered_wherever_the_records_are() {
+    let test = TestBus::in_memory();
+    let writer = StreamWriter::open(&test.bus, STREAM, &settings()).unwrap();
+    let mut sequencer = TestSequencer::new(&writer);
+    let mut rng = Rng::with_seed(7);
+    append_market(&mut sequencer, &mut rng, 45_000);
+    sequencer.settle().unwrap();
+    let model = Model::read(&test.bus);
+    check(&test.bus, &model, &mut rng);
+    // Most of it in level 0, the rest in the log, with the writer still there.
+    let mut tail = open(&test.bus, hot());
+    assert!(settle(&mut tail).len() > 3);
+    assert!(tail.seq_stored() < sequencer.last_sequence());
+    check(&test.bus, &model, &mut rng);
+    prune(&test.bus);
+    check(&test.bus, &model, &mut rng);
+    // Some of it in tables.
+    drop(tail);
+    let some = StoreSettings { hot_bytes_max: 2 << 20, ..cold() };
+    let mut tail = open(&test.bus, some);
+    settle(&mut tail);
+    check(&test.bus, &model, &mut rng);
+    // Nearly all of it.
+    drop(tail);
+    let mut tail = open(&test.bus, cold());
+    settle(&mut tail);
+    check(&test.bus, &model, &mut rng);
+    sequencer.close(writer);
+    settle(&mut tail);
+    prune(&test.bus);
+    check(&test.bus, &model, &mut rng);
+    assert!(tail.counters().seals > 1 && tail.counters().merges > 0, "{:?}", tail.counters());
+}
