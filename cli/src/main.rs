@@ -19,6 +19,7 @@ mod replay;
 mod report;
 mod signals;
 mod stat;
+mod store;
 mod subscribe;
 mod verify;
 mod wanted;
@@ -67,6 +68,7 @@ fn main() -> ExitCode {
         Command::Inspect(settings) => inspect::run(&settings),
         Command::Recover(settings) => verify::run_recover(&settings),
         Command::Prune(settings) => prune::run(&settings),
+        Command::Store(settings) => store::run(&settings),
         Command::Cursor(settings) => cursor::run(&settings.command),
         Command::Stat(settings) => stat::run(&settings),
         Command::Doctor(settings) => doctor::run(&settings),
@@ -107,7 +109,10 @@ fn storage_exit_code(error: &StorageError) -> Option<u8> {
         StorageError::CursorDamaged { .. } | StorageError::Registry { .. } => 3,
         StorageError::NoBus { .. } | StorageError::NoStream { .. } | StorageError::NoCursor { .. } => 4,
         StorageError::WriterActive { .. } | StorageError::LockHeld { .. } => 4,
-        StorageError::PrunerActive { .. } | StorageError::CursorBusy { .. } | StorageError::BusBusy { .. } => 4,
+        StorageError::PrunerActive { .. }
+        | StorageError::StoreActive { .. }
+        | StorageError::CursorBusy { .. }
+        | StorageError::BusBusy { .. } => 4,
         StorageError::Foreign { .. } | StorageError::Version { .. } | StorageError::Setting { .. } => 2,
         StorageError::StreamName { .. } | StorageError::CursorName { .. } => 2,
         StorageError::NoPages { .. } | StorageError::NoPage { .. } => 2,

@@ -62,6 +62,11 @@ impl StopFlag {
         Ok(())
     }
 
+    /// The flag itself, for those who look at it without knowing of signals.
+    pub fn shared(&self) -> Arc<AtomicBool> {
+        Arc::clone(&self.0)
+    }
+
     fn raise(&self) {
         // SYNC: as in `is_raised`.
         self.0.store(true, Ordering::Relaxed);

@@ -3,11 +3,13 @@
 mod keep;
 mod publish;
 mod read;
+mod store;
 mod tools;
 
 pub use keep::{CursorArguments, CursorCommand, OneCursorArguments, PruneArguments, RetentionArguments};
 pub use publish::{ClockSource, DemoArguments, FeedSource, PublishArguments};
 pub use read::{DigestArguments, FilterArguments, LoopsArgument, OutputName, ReadArguments, StartArgument, SubscribeArguments};
+pub use store::StoreArguments;
 pub use tools::{
     CompletionsArguments, DoctorArguments, InspectArguments, InspectJournalArguments, InspectPageArguments, InspectWhat, ManArguments,
     RecoverArguments, ReplayArguments, ReplayTarget, StatArguments, StreamArguments, VerifyArguments,
@@ -95,6 +97,8 @@ pub enum Command {
     Recover(RecoverArguments),
     /// Delete the oldest segments of a stream, but what cursors, readers or a store still need.
     Prune(PruneArguments),
+    /// Follow a stream's log and make it the store: years of history, compacted, that outlive the log.
+    Store(StoreArguments),
     /// Look at the cursors of a stream, and move them.
     Cursor(CursorArguments),
     /// Show how every stream, publisher and subscriber is, from shared memory.

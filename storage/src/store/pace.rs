@@ -14,6 +14,12 @@ use tapewire_stdx::wait::Wait;
 pub struct StopSignal(Arc<AtomicBool>);
 
 impl StopSignal {
+    /// Given by a flag that somebody else raises.
+    #[must_use]
+    pub fn new(flag: Arc<AtomicBool>) -> Self {
+        Self(flag)
+    }
+
     /// Ends the work in hand at its next step.
     pub fn stop(&self) {
         // SYNC: nothing else is handed over.
