@@ -53,6 +53,7 @@ mod cursor;
 mod disk;
 mod durable_watch;
 mod error;
+mod filter;
 mod inspect;
 mod journal;
 mod log;
@@ -74,6 +75,7 @@ pub use cursor::{Cursor, CursorPosition, CursorState};
 pub use disk::{Access, DIRECT_ALIGNMENT, Disk, DiskFile, RealDisk};
 pub use durable_watch::DurableWatch;
 pub use error::StorageError;
+pub use filter::{BITS_PER_KEY, BITS_PER_KEY_MAX, Filter, FilterBuilder};
 pub use inspect::{
     DiskProbe, Fault, JournalInspection, JournalOverlap, Overlap, PageInspection, PageState, SealInspection, SegmentInspection,
     SlotInspection, StreamFiles, inspect_journal, inspect_page, inspect_segments, list_journals, list_streams, probe_disk, stream_files,
