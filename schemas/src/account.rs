@@ -55,12 +55,6 @@ impl OrderId {
         Self(bytes)
     }
 
-    /// Its bytes.
-    #[must_use]
-    pub const fn as_bytes(&self) -> &[u8; 16] {
-        &self.0
-    }
-
     /// A short text as it is; `None` where it is empty, longer than 15 bytes, or has a zero byte.
     #[must_use]
     pub fn from_text(text: &str) -> Option<Self> {

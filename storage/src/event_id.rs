@@ -33,7 +33,7 @@ impl EventId {
             Self::Order(order_id) => {
                 let mut key = [0; 17];
                 key[0] = b'o';
-                key[1..].copy_from_slice(order_id.as_bytes());
+                key[1..].copy_from_slice(order_id.bytes());
                 FilterBuilder::hash(&key)
             }
             Self::Account(account_id) => {

@@ -8,7 +8,9 @@ use crate::{
     bus::Stream,
     error::{Result, StorageError},
     manifest::{Part, Version, read_manifest},
+    table::BlockCache,
 };
+use std::sync::Arc;
 use tapewire_schemas::PageView;
 
 /// How often a manifest is read again because a part that it names is gone: compaction has replaced it since.
@@ -20,14 +22,16 @@ pub(crate) struct StoreVersion {
     stream: Stream,
     files: StoreFiles,
     version: Version,
+    cache: Arc<BlockCache>,
 }
 
 impl StoreVersion {
     /// `None` where the stream has no store.
-    pub(crate) fn read(stream: &Stream) -> Result<Option<Self>> {
+    pub(crate) fn read(stream: &Stream, cache_bytes: u64) -> Result<Option<Self>> {
         let files = StoreFiles::new(stream);
         let text = read_manifest(stream, &files.manifest())?;
-        Ok(text.map(|text| Self { stream: stream.clone(), files, version: text.version }))
+        let cache = BlockCache::new(cache_bytes);
+        Ok(text.map(|text| Self { stream: stream.clone(), files, version: text.version, cache }))
     }
 
     pub(crate) fn version(&self) -> &Version {
@@ -46,7 +50,7 @@ impl StoreVersion {
 
     /// A part as it is, open; `None` where its file is gone: the manifest has another one in its place by now.
     pub(crate) fn open_exactly(&self, part: &Part) -> Result<Option<OpenPart>> {
-        match OpenPart::open(&self.stream, &self.files, part) {
+        match OpenPart::open(&self.stream, &self.files, part, &self.cache) {
             Err(error) if is_gone(&error) => Ok(None),
             other => other.map(Some),
         }
@@ -62,7 +66,7 @@ impl StoreVersion {
                 }
                 return Ok(None);
             };
-            match OpenPart::open(&self.stream, &self.files, &part) {
+            match OpenPart::open(&self.stream, &self.files, &part, &self.cache) {
                 Ok(open) => return Ok(Some((part, open))),
                 Err(error @ StorageError::Io { .. }) if is_gone(&error) => {
                     // The manifest says so first: where it still names the part, somebody else has removed the file.
@@ -93,7 +97,7 @@ pub(crate) struct StorePages {
 impl StorePages {
     /// `None` where the stream has no store.
     pub(crate) fn open(stream: &Stream) -> Result<Option<Self>> {
-        Ok(StoreVersion::read(stream)?.map(|store| Self { store, open: None, page: PartPage::default() }))
+        Ok(StoreVersion::read(stream, 0)?.map(|store| Self { store, open: None, page: PartPage::default() }))
     }
 
     /// First and last sequence, as of the last look; `None` where it is empty.
@@ -121,7 +125,7 @@ impl StorePages {
 
     /// The current page; call it after a [`Self::seek`] that found one.
     pub(crate) fn page(&self) -> Option<PageView<'_>> {
-        self.open.as_ref().map(|(_, part)| part.page(&self.page))
+        self.open.as_ref().and_then(|(_, part)| part.page(&self.page))
     }
 
     /// First sequence of the first record whose epoch is behind `epoch`; `None` where all are of it or before.

@@ -8,10 +8,10 @@ use crate::{
     level0::{Level0, ScanBounds},
     manifest::Part,
     series::Series,
-    table::Table,
+    table::{BlockCache, FindSpace, Key, PointSpace, ScanSpace, Table, TablePages, Window},
 };
 use std::{ops::ControlFlow, sync::Arc};
-use tapewire_schemas::{PageView, RecordRef};
+use tapewire_schemas::{Kind, PageView, RecordRef};
 
 /// Events of one part of the store.
 #[derive(Clone, Debug)]
@@ -20,13 +20,29 @@ pub(crate) enum OpenPart {
     Table(Arc<Table>),
 }
 
+/// Memory of questions; it is used again.
+#[derive(Debug, Default)]
+pub(crate) struct PartSpace {
+    words: Vec<u64>,
+    point: PointSpace,
+    scan: ScanSpace,
+    find: FindSpace,
+}
+
+/// Which page of a part is current.
+#[derive(Debug, Default)]
+pub(crate) struct PartPage {
+    page_number: usize,
+    table: TablePages,
+}
+
 impl OpenPart {
-    pub(crate) fn open(stream: &Stream, files: &StoreFiles, part: &Part) -> Result<Self> {
+    pub(crate) fn open(stream: &Stream, files: &StoreFiles, part: &Part, cache: &Arc<BlockCache>) -> Result<Self> {
         match part.level {
             0 => Level0::open(stream, &files.segments(), &part.span).map(Arc::new).map(Self::Segment),
             level => {
                 let path = files.table(level, part.span.first);
-                let table = Table::open(stream, &path)?;
+                let table = Table::open(stream, &path, cache)?;
                 if table.range() != (part.span.first, part.span.last) {
                     let (first, last) = table.range();
                     let reason =
@@ -41,21 +57,34 @@ impl OpenPart {
     /// Calls `visit` with every record of a series within the bounds, in order.
     pub(crate) fn scan(
         &self,
-        series: Series,
-        bounds: &ScanBounds,
+        (series, bounds): (Series, &ScanBounds),
+        space: &mut PartSpace,
         visit: &mut dyn FnMut(u64, &RecordRef<'_>) -> ControlFlow<()>,
     ) -> Result<ControlFlow<()>> {
         match self {
             Self::Segment(segment) => segment.scan(series, bounds, visit),
-            Self::Table(_) => todo!(),
+            Self::Table(table) => table.scan(key(series), &window(bounds), &mut space.scan, visit),
         }
     }
 
-    /// The record with a sequence of this part, by one read of its file, in `words`.
-    pub(crate) fn get<'a>(&self, sequence: u64, words: &'a mut Vec<u64>) -> Result<RecordRef<'a>> {
+    /// The record with a sequence of this part.
+    pub(crate) fn get<'a>(&self, sequence: u64, space: &'a mut PartSpace) -> Result<RecordRef<'a>> {
         match self {
-            Self::Segment(segment) => segment.get(sequence, words),
-            Self::Table(_) => todo!(),
+            Self::Segment(segment) => segment.get(sequence, &mut space.words),
+            Self::Table(table) => {
+                let found = table.get_sequence(sequence, &mut space.point)?;
+                found.ok_or_else(|| StorageError::corrupt(table.path(), 0, format!("record {sequence} should be in it, and is not")))
+            }
+        }
+    }
+
+    /// The record with a sequence of this part, by one read of its file; `None` where it is of another series.
+    pub(crate) fn get_of<'a>(&self, series: Series, sequence: u64, space: &'a mut PartSpace) -> Result<Option<RecordRef<'a>>> {
+        match self {
+            Self::Segment(segment) => {
+                segment.get(sequence, &mut space.words).map(|record| Some(record).filter(|it| Series::of(it) == series))
+            }
+            Self::Table(table) => table.get(key(series), sequence, &mut space.point),
         }
     }
 
@@ -63,7 +92,7 @@ impl OpenPart {
     pub(crate) fn latest(&self, series: Series) -> Result<Option<u64>> {
         match self {
             Self::Segment(segment) => segment.latest(series),
-            Self::Table(_) => todo!(),
+            Self::Table(table) => Ok(table.latest_sequence(key(series))),
         }
     }
 
@@ -71,42 +100,68 @@ impl OpenPart {
     pub(crate) fn count_series(&self, mut count: impl FnMut(Series, u64)) {
         match self {
             Self::Segment(segment) => segment.all_series().for_each(|(series, records)| count(series, records)),
-            Self::Table(_) => todo!(),
+            Self::Table(table) => table.count_keys(|key, records| count(Series { kind: key.kind, id: key.id }, records)),
         }
     }
 
-    /// Sequences of the records with an id.
-    pub(crate) fn find(&self, id: EventId) -> Result<Vec<u64>> {
-        match self {
-            Self::Segment(segment) => segment.find(id),
-            Self::Table(_) => todo!(),
+    /// Sequences of the records with an id, in order.
+    pub(crate) fn find(&self, id: EventId, space: &mut PartSpace) -> Result<Vec<u64>> {
+        let table = match self {
+            Self::Segment(segment) => return segment.find(id),
+            Self::Table(table) => table,
+        };
+        let mut found = Vec::new();
+        match id {
+            // A venue that does not number its trades has none to ask for.
+            EventId::Trade { trade_id: 0, .. } => {}
+            EventId::Trade { instrument_id, trade_id } => {
+                table.find_trade((instrument_id, trade_id), &mut space.find, |sequence, _| found.push(sequence))?;
+            }
+            EventId::Order(order_id) => table.find_order(&order_id, &mut space.find, |sequence, _| found.push(sequence))?,
+            EventId::Account(account_id) => {
+                for kind in [Kind::AccountUpdate, Kind::OrderUpdate] {
+                    let key = Key { kind, id: account_id };
+                    let _ = table.scan(key, &Window::ALL, &mut space.scan, |sequence, _| {
+                        found.push(sequence);
+                        ControlFlow::Continue(())
+                    })?;
+                }
+            }
         }
+        found.sort_unstable();
+        Ok(found)
     }
-}
 
-/// Which page of a part is current.
-#[derive(Debug, Default)]
-pub(crate) struct PartPage {
-    page_number: usize,
-}
-
-impl OpenPart {
     /// Makes the page with a sequence of this part current.
     pub(crate) fn seek(&self, sequence: u64, page: &mut PartPage) -> Result<()> {
         match self {
-            Self::Segment(segment) => {
-                page.page_number = segment.seek(sequence)?;
-                Ok(())
+            Self::Segment(segment) => page.page_number = segment.seek(sequence)?,
+            Self::Table(table) => {
+                if !page.table.table().is_some_and(|open| Arc::ptr_eq(open, table)) {
+                    page.table.open(Arc::clone(table));
+                }
+                if !page.table.seek(sequence)? {
+                    let reason = format!("record {sequence} should be in it, and is not");
+                    return Err(StorageError::corrupt(table.path(), 0, reason));
+                }
             }
-            Self::Table(_) => todo!(),
         }
+        Ok(())
     }
 
     /// The page that the last [`Self::seek`] found.
-    pub(crate) fn page<'a>(&'a self, page: &'a PartPage) -> PageView<'a> {
+    pub(crate) fn page<'a>(&'a self, page: &'a PartPage) -> Option<PageView<'a>> {
         match self {
-            Self::Segment(segment) => segment.view(page.page_number),
-            Self::Table(_) => todo!(),
+            Self::Segment(segment) => Some(segment.view(page.page_number)),
+            Self::Table(_) => page.table.page(),
         }
     }
+}
+
+fn key(series: Series) -> Key {
+    Key { kind: series.kind, id: series.id }
+}
+
+fn window(bounds: &ScanBounds) -> Window {
+    Window { times: bounds.times.clone(), sequences: bounds.sequences.clone() }
 }

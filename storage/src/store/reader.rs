@@ -1,6 +1,9 @@
 //! Questions about a stream's history, answered from the store and, behind its end, from the log.
 
-use super::{pages::StoreVersion, part::OpenPart};
+use super::{
+    pages::StoreVersion,
+    part::{OpenPart, PartSpace},
+};
 use crate::{
     bus::Stream,
     error::{Result, StorageError},
@@ -18,6 +21,8 @@ use tapewire_schemas::RecordRef;
 
 /// Parts that are open at a time at most.
 const OPEN_PARTS_MAX: usize = 256;
+/// Blocks of tables that are kept in memory unless something else is asked for.
+const CACHE_BYTES: u64 = 256 << 20;
 
 /// How many files and bytes a level has.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -49,7 +54,9 @@ pub struct Store {
     log: LogReader,
     /// What the log has of each series behind the store's end.
     behind: Behind,
+    space: PartSpace,
     words: Vec<u64>,
+    cache_bytes: u64,
 }
 
 /// The newest record of each series behind the store's end.
@@ -66,9 +73,18 @@ impl Store {
     /// # Errors
     /// [`StorageError::NoStream`], [`StorageError::Corrupt`] where the manifest is damaged, and what the file system says.
     pub fn open(stream: &Stream) -> Result<Self> {
+        Self::open_with_cache(stream, CACHE_BYTES)
+    }
+
+    /// [`Self::open`], with so many bytes for blocks of tables that were read, as they lie in the file but decompressed.
+    ///
+    /// # Errors
+    /// As [`Self::open`].
+    pub fn open_with_cache(stream: &Stream, cache_bytes: u64) -> Result<Self> {
         let log = LogReader::open(stream)?;
-        let version = StoreVersion::read(stream)?;
-        Ok(Self { stream: stream.clone(), version, open: BTreeMap::new(), log, behind: Behind::default(), words: Vec::new() })
+        let version = StoreVersion::read(stream, cache_bytes)?;
+        let (open, behind, space, words) = (BTreeMap::new(), Behind::default(), PartSpace::default(), Vec::new());
+        Ok(Self { stream: stream.clone(), version, open, log, behind, space, words, cache_bytes })
     }
 
     /// Looks for what the tail has done since; whether anything changed.
@@ -79,7 +95,7 @@ impl Store {
         let is_new = match &mut self.version {
             Some(version) => version.refresh()?,
             None => {
-                self.version = StoreVersion::read(&self.stream)?;
+                self.version = StoreVersion::read(&self.stream, self.cache_bytes)?;
                 self.version.is_some()
             }
         };
@@ -163,7 +179,7 @@ impl Store {
     fn over_parts(
         &mut self,
         bounds: &ScanBounds,
-        mut ask: impl FnMut(&OpenPart, &ScanBounds) -> Result<ControlFlow<()>>,
+        mut ask: impl FnMut(&OpenPart, &ScanBounds, &mut PartSpace) -> Result<ControlFlow<()>>,
     ) -> Result<ControlFlow<()>> {
         let (mut next, mut tries) = (*bounds.sequences.start(), 0);
         loop {
@@ -177,7 +193,7 @@ impl Store {
                 other => other?,
             };
             tries = 0;
-            if ask(&open, &rest)?.is_break() {
+            if ask(&open, &rest, &mut self.space)?.is_break() {
                 return Ok(ControlFlow::Break(()));
             }
             next = part.span.last + 1;
@@ -198,7 +214,7 @@ impl Store {
         bounds: &ScanBounds,
         mut visit: impl FnMut(u64, &RecordRef<'_>) -> ControlFlow<()>,
     ) -> Result<()> {
-        if self.over_parts(bounds, |part, bounds| part.scan(series, bounds, &mut visit))?.is_break() {
+        if self.over_parts(bounds, |part, bounds, space| part.scan((series, bounds), space, &mut visit))?.is_break() {
             return Ok(());
         }
         self.scan_log(
@@ -240,7 +256,8 @@ impl Store {
         })
     }
 
-    /// The record with a sequence; `None` where it is not published. From the store that is one read of a file.
+    /// The record with a sequence; `None` where it is not published. From the store that is one read of a file, from its tables two; see
+    /// [`Self::get_of`].
     ///
     /// # Errors
     /// As [`Self::scan`], and [`StorageError::Pruned`] where it is no longer kept.
@@ -249,7 +266,7 @@ impl Store {
             let part = self.version().and_then(|version| version.find(sequence)).copied();
             let Some(part) = part else { return self.get_logged(sequence) };
             match self.part(&part) {
-                Ok(open) => return open.get(sequence, &mut self.words).map(Some),
+                Ok(open) => return open.get(sequence, &mut self.space).map(Some),
                 Err(StorageError::Pruned { .. }) => {
                     self.refresh()?;
                 }
@@ -257,6 +274,25 @@ impl Store {
             }
         }
         self.get_logged(sequence)
+    }
+
+    /// The record of a series with a sequence: from the store by exactly one read of a file, where it is not in the cache; `None` where the
+    /// sequence is another series's, or not published.
+    ///
+    /// # Errors
+    /// As [`Self::get`].
+    pub fn get_of(&mut self, series: Series, sequence: u64) -> Result<Option<RecordRef<'_>>> {
+        for _ in 0..TRIES_MAX {
+            let Some(part) = self.version().and_then(|version| version.find(sequence)).copied() else { break };
+            match self.part(&part) {
+                Ok(open) => return open.get_of(series, sequence, &mut self.space),
+                Err(StorageError::Pruned { .. }) => {
+                    self.refresh()?;
+                }
+                Err(error) => return Err(error),
+            }
+        }
+        Ok(self.get_logged(sequence)?.filter(|record| Series::of(record) == series))
     }
 
     fn get_logged(&mut self, sequence: u64) -> Result<Option<RecordRef<'_>>> {
@@ -323,10 +359,9 @@ impl Store {
     /// # Errors
     /// As [`Self::scan`].
     pub fn find(&mut self, id: EventId, mut visit: impl FnMut(u64, &RecordRef<'_>) -> ControlFlow<()>) -> Result<()> {
-        let mut words = Vec::new();
-        let stored = self.over_parts(&ScanBounds::ALL, |part, _| {
-            for sequence in part.find(id)? {
-                if visit(sequence, &part.get(sequence, &mut words)?).is_break() {
+        let stored = self.over_parts(&ScanBounds::ALL, |part, _, space| {
+            for sequence in part.find(id, space)? {
+                if visit(sequence, &part.get(sequence, space)?).is_break() {
                     return Ok(ControlFlow::Break(()));
                 }
             }
@@ -348,7 +383,7 @@ impl Store {
     pub fn series(&mut self) -> Result<BTreeMap<Series, u64>> {
         let mut counts = BTreeMap::new();
         let mut count = |series, more| *counts.entry(series).or_insert(0) += more;
-        let _ = self.over_parts(&ScanBounds::ALL, |part, _| {
+        let _ = self.over_parts(&ScanBounds::ALL, |part, _, _| {
             part.count_series(&mut count);
             Ok(ControlFlow::Continue(()))
         })?;

@@ -8,19 +8,19 @@ use super::{
     compaction::{Compaction, choose},
     files::{StoreFiles, remove, sync_dir, temporary, write_whole},
     pace::{Pace, StopSignal},
-    part::OpenPart,
     settings::StoreSettings,
 };
 use crate::{
     bus::Stream,
     error::{Result, StorageError},
-    level0::{build_footer, footer_name},
+    level0::{Level0, build_footer, footer_name},
     log::OpenSegment,
     manifest::{Edit, Manifest, Part, PartSpan, Version},
     stored::StoreMark,
-    table::TableWriter,
+    table::{BlockCache, MergeSettings, Table, TableStart, TableWriter, merge},
     wal::{list_segments, segment_name},
 };
+use tapewire_schemas::TimeFence;
 use tapewire_stdx::failpoint::{FailPoint, pass};
 
 /// What a step did.
@@ -324,19 +324,26 @@ impl StoreTail {
     /// Writes a table of segments.
     fn seal(&self, parts: &[Part], path: &std::path::Path) -> Result<u64> {
         let mut pace = self.pace();
-        let mut writer = TableWriter::create(&self.stream, path.to_owned(), parts[0].span.first, Default::default(), 0)?;
+        let start = TableStart { first_sequence: parts[0].span.first, fence: TimeFence::default(), zstd_level: 0 };
+        let mut writer = TableWriter::create(&self.stream, path, start)?;
         for part in parts {
-            let OpenPart::Segment(segment) = OpenPart::open(&self.stream, &self.files, part)? else { continue };
-            segment.read_all(|record, _| writer.push(record), |bytes| pace.step(bytes))?;
+            let segment = Level0::open(&self.stream, &self.files.segments(), &part.span)?;
+            segment.read_all(|record, epoch| writer.push(epoch, record), |bytes| pace.step(bytes))?;
         }
-        writer.finish(1)
+        writer.finish()
     }
 
     /// Writes a table of tables.
     fn merge(&self, parts: &[Part], path: &std::path::Path) -> Result<u64> {
-        let pace = self.pace();
-        let paths: Vec<_> = parts.iter().map(|part| self.files.table(part.level, part.span.first)).collect();
-        todo!("{paths:?} {path:?} {pace:?}")
+        let mut pace = self.pace();
+        let cache = BlockCache::new(0);
+        let open = |part: &Part| Table::open(&self.stream, &self.files.table(part.level, part.span.first), &cache);
+        let tables = parts.iter().map(open).collect::<Result<Vec<_>>>()?;
+        let mut before = 0;
+        merge(&self.stream, &tables.iter().collect::<Vec<_>>(), path, MergeSettings { zstd_level: self.settings.zstd_level }, |done| {
+            let more = done - std::mem::replace(&mut before, done);
+            pace.step(more)
+        })
     }
 
     fn remove_parts(&self, parts: &[Part]) -> Result<()> {

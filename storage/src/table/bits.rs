@@ -1,112 +1,176 @@
 //! Runs of 64 numbers in as few bits as most of them need.
 //!
+//! A run is a head of two bytes, which its column keeps apart, and
+//!
 //! ```text
-//! width u8 | exception count u8 | 64 numbers of `width` bits, 8 * width bytes | positions u8 … | what the exceptions have above `width`, u64 …
+//! numbers of `width` bits each | positions of exceptions, a byte each | what the exceptions have above `width`, `high` bytes each
 //! ```
 //!
-//! A number that needs more bits is an exception: its low bits lie with the others, the rest behind them. The last run of a column is filled
-//! with zeros.
+//! The head is `width` u8, and a byte whose lower six bits count the exceptions and whose upper two say how many bytes `high` is: 1, 2, 4
+//! or 8. A number that needs more bits than the others is an exception: its low bits lie with the others, the rest behind them. The last
+//! run of a column has fewer numbers; its bits end with a whole byte.
 
 /// Numbers of a run.
 pub(super) const RUN: usize = 64;
+/// Bytes of a run's head.
+pub(super) const RUN_HEAD_BYTES: usize = 2;
+/// Exceptions of a run at most.
+const EXCEPTIONS_MAX: usize = 63;
 
-/// A number above the width costs so many bits more.
-const EXCEPTION_BITS: usize = 8 + 64;
-
-/// The width at which a run takes the least room.
-fn best_width(run: &[u64; RUN]) -> usize {
-    let mut counts = [0u8; 65];
-    for number in run {
-        counts[64 - number.leading_zeros() as usize] += 1;
-    }
-    let (mut best, mut best_bits, mut above) = (64, usize::MAX, 0usize);
-    for width in (0..=64).rev() {
-        let bits = width * RUN + above * EXCEPTION_BITS;
-        if bits < best_bits {
-            (best, best_bits) = (width, bits);
-        }
-        above += usize::from(counts[width]);
-        if above * EXCEPTION_BITS >= best_bits {
-            break;
-        }
-    }
-    best
+/// Bytes of the low bits of so many numbers.
+pub(super) fn packed_bytes(width: usize, count: usize) -> usize {
+    (width * count).div_ceil(8)
 }
 
-/// Appends a run.
-pub(super) fn pack(run: &[u64; RUN], out: &mut Vec<u8>) {
-    let width = best_width(run);
-    let mask = mask(width);
-    let count_at = out.len() + 1;
-    out.extend_from_slice(&[width as u8, 0]);
-    let (mut word, mut filled) = (0u64, 0);
-    for number in run {
-        let low = number & mask;
-        word |= low.checked_shl(filled as u32).unwrap_or(0);
-        filled += width;
-        if filled >= 64 {
-            out.extend_from_slice(&word.to_le_bytes());
-            filled -= 64;
-            // What did not fit; all of it where the word ended with the number.
-            word = if filled == 0 { 0 } else { low >> (width - filled) };
-        }
-    }
-    if width == 64 {
-        return;
-    }
-    let exceptions = || run.iter().enumerate().filter(|(_, number)| **number > mask);
-    out[count_at] = exceptions().count() as u8;
-    out.extend(exceptions().map(|(index, _)| index as u8));
-    for (_, number) in exceptions() {
-        out.extend_from_slice(&(number >> width).to_le_bytes());
-    }
+pub(super) fn bit_length(number: u64) -> usize {
+    64 - number.leading_zeros() as usize
 }
 
 fn mask(width: usize) -> u64 {
     if width == 64 { u64::MAX } else { (1 << width) - 1 }
 }
 
-/// Reads a run from the beginning of `bytes`: how many it took, `None` where they break off or say what no run can.
-#[inline]
-pub(super) fn unpack(bytes: &[u8], out: &mut [u64; RUN]) -> Option<usize> {
-    let (&[width, exception_count], rest) = bytes.split_first_chunk::<2>()?;
-    let (width, exception_count) = (usize::from(width), usize::from(exception_count));
-    let unpack = UNPACK.get(width)?;
-    let (packed, rest) = rest.split_at_checked(width * 8)?;
-    let mut words = [0u64; RUN + 1];
-    for (word, bytes) in words.iter_mut().zip(packed.chunks_exact(8)) {
-        *word = u64::from_le_bytes(bytes.try_into().ok()?);
-    }
-    unpack(&words, out);
-    if exception_count == 0 {
-        return Some(2 + width * 8);
-    }
-    let (positions, rest) = rest.split_at_checked(exception_count)?;
-    let (high, _) = rest.split_at_checked(exception_count * 8)?;
-    if width == 64 {
-        return None;
-    }
-    for (position, bytes) in positions.iter().zip(high.chunks_exact(8)) {
-        *out.get_mut(usize::from(*position))? |= u64::from_le_bytes(bytes.try_into().ok()?) << width;
-    }
-    Some(2 + width * 8 + exception_count * 9)
+/// As a power of two, the bytes that `bits` take.
+fn high_code(bits: usize) -> usize {
+    bits.div_ceil(8).next_power_of_two().trailing_zeros() as usize
 }
 
-type Unpack = fn(&[u64; RUN + 1], &mut [u64; RUN]);
+/// The width at which a run takes the least room.
+fn best_width(run: &[u64]) -> usize {
+    let mut counts = [0u8; 65];
+    let mut all = 0;
+    for number in run {
+        counts[bit_length(*number)] += 1;
+        all |= number;
+    }
+    let widest = bit_length(all);
+    let (mut best, mut best_bits, mut above) = (widest, widest * run.len(), 0usize);
+    for width in (0..widest).rev() {
+        above += usize::from(counts[width + 1]);
+        let exceptions = above * (8 + (8 << high_code(widest - width)));
+        if exceptions >= best_bits || above > EXCEPTIONS_MAX {
+            break;
+        }
+        let bits = width * run.len() + exceptions;
+        if bits < best_bits {
+            (best, best_bits) = (width, bits);
+        }
+    }
+    best
+}
 
-/// Numbers of `WIDTH` bits, each shift and mask a constant.
-fn unpack_width<const WIDTH: usize>(words: &[u64; RUN + 1], out: &mut [u64; RUN]) {
+/// Appends a run of up to [`RUN`] numbers; returns its head.
+pub(super) fn pack(run: &[u64], out: &mut Vec<u8>) -> [u8; RUN_HEAD_BYTES] {
+    let width = best_width(run);
+    let mask = mask(width);
+    pack_bits(run, width, out);
+    if width == 64 {
+        return [64, 0];
+    }
+    let above = run.iter().fold(0, |all, number| all | number) >> width;
+    if above == 0 {
+        return [width as u8, 0];
+    }
+    let code = high_code(bit_length(above));
+    let exceptions = || run.iter().enumerate().filter(|(_, number)| **number > mask);
+    let positions_at = out.len();
+    out.extend(exceptions().map(|(index, _)| index as u8));
+    let count = out.len() - positions_at;
+    for (_, number) in exceptions() {
+        out.extend_from_slice(&(number >> width).to_le_bytes()[..1 << code]);
+    }
+    [width as u8, (count | code << 6) as u8]
+}
+
+/// Appends the low bits of numbers.
+pub(super) fn pack_bits(numbers: &[u64], width: usize, out: &mut Vec<u8>) {
+    let mask = mask(width);
+    let end = out.len() + packed_bytes(width, numbers.len());
+    let (mut word, mut filled) = (0u64, 0);
+    for number in numbers {
+        let low = number & mask;
+        word |= low.checked_shl(filled as u32).unwrap_or(0);
+        filled += width;
+        if filled >= 64 {
+            out.extend_from_slice(&word.to_le_bytes());
+            filled -= 64;
+            // What did not fit; nothing where the word ended with the number.
+            word = if filled == 0 { 0 } else { low >> (width - filled) };
+        }
+    }
+    out.extend_from_slice(&word.to_le_bytes());
+    out.truncate(end);
+}
+
+/// Number `index` of numbers that were packed with `width` bits; `None` beyond the end.
+pub(super) fn bits_at(bytes: &[u8], width: usize, index: usize) -> Option<u64> {
+    let at = index * width;
+    let end = (at + width).div_ceil(8);
+    let part = bytes.get(at / 8..end)?;
+    let mut wide = [0u8; 16];
+    wide.get_mut(..part.len())?.copy_from_slice(part);
+    Some((u128::from_le_bytes(wide) >> (at % 8)) as u64 & mask(width))
+}
+
+/// Bytes of a run of `count` numbers; `None` where no run has such a head.
+#[inline]
+pub(super) fn run_bytes(head: [u8; RUN_HEAD_BYTES], count: usize) -> Option<usize> {
+    let width = usize::from(head[0]);
+    let exceptions = usize::from(head[1] & 63);
+    (width <= 64).then(|| packed_bytes(width, count) + exceptions + (exceptions << (head[1] >> 6)))
+}
+
+/// Reads a run of `count` numbers from the beginning of `bytes`, and adds `least` to each: how many bytes it took, `None` where they break
+/// off or say what no run can. What is behind `count` in `out` means nothing.
+#[inline]
+pub(super) fn unpack(head: [u8; RUN_HEAD_BYTES], count: usize, bytes: &[u8], least: u64, out: &mut [u64; RUN]) -> Option<usize> {
+    let width = usize::from(head[0]);
+    let unpack = UNPACK.get(width)?;
+    let packed = packed_bytes(width, count);
+    if let Some(wide) = bytes.get(..width * 8 + 8) {
+        unpack(wide, least, out);
+    } else {
+        let mut padded = [0u8; RUN * 8 + 8];
+        padded[..packed].copy_from_slice(bytes.get(..packed)?);
+        unpack(&padded[..width * 8 + 8], least, out);
+    }
+    if head[1] == 0 {
+        return Some(packed);
+    }
+    exceptions(head, bytes.get(packed..)?, out).map(|taken| packed + taken)
+}
+
+fn exceptions(head: [u8; RUN_HEAD_BYTES], bytes: &[u8], out: &mut [u64; RUN]) -> Option<usize> {
+    let (width, count, high) = (u32::from(head[0]), usize::from(head[1] & 63), 1 << (head[1] >> 6));
+    let (positions, rest) = bytes.split_at_checked(count)?;
+    let (highs, _) = rest.split_at_checked(count * high)?;
+    for (position, bytes) in positions.iter().zip(highs.chunks_exact(high)) {
+        let mut wide = [0u8; 8];
+        wide[..high].copy_from_slice(bytes);
+        let number = out.get_mut(usize::from(*position))?;
+        *number = number.wrapping_add(u64::from_le_bytes(wide).checked_shl(width)?);
+    }
+    Some(count + count * high)
+}
+
+type Unpack = fn(&[u8], u64, &mut [u64; RUN]);
+
+/// Numbers of `WIDTH` bits. Eight of them take `WIDTH` bytes: every shift is a constant. Behind the numbers eight bytes more are readable.
+fn unpack_width<const WIDTH: usize>(bytes: &[u8], least: u64, out: &mut [u64; RUN]) {
     if WIDTH == 0 {
-        out.fill(0);
+        out.fill(least);
         return;
     }
     let mask = u64::MAX >> (64 - WIDTH);
-    for (index, number) in out.iter_mut().enumerate() {
-        let (word, shift) = (index * WIDTH / 64, index * WIDTH % 64);
-        let low = words[word] >> shift;
-        // The word behind the last one is there, and zero.
-        let high = if shift + WIDTH > 64 { words[word + 1] << (64 - shift) } else { 0 };
-        *number = (low | high) & mask;
+    let bytes = &bytes[..WIDTH * 8 + 8];
+    for (group, out) in out.chunks_exact_mut(8).enumerate() {
+        let bytes = &bytes[group * WIDTH..group * WIDTH + WIDTH + 8];
+        for (index, number) in out.iter_mut().enumerate() {
+            let (at, shift) = (index * WIDTH / 8, index * WIDTH % 8);
+            let low = u64::from_le_bytes(bytes[at..at + 8].try_into().expect("eight bytes")) >> shift;
+            let high = if shift + WIDTH > 64 { u64::from(bytes[at + 8]) << (64 - shift) } else { 0 };
+            *number = ((low | high) & mask).wrapping_add(least);
+        }
     }
 }
 
@@ -123,37 +187,62 @@ static UNPACK: [Unpack; 65] = widths!(
 mod tests {
     use super::*;
 
-    fn check(run: &[u64; RUN]) -> usize {
-        let mut bytes = vec![7];
-        pack(run, &mut bytes);
+    fn check(run: &[u64]) -> usize {
+        let mut bytes = Vec::new();
+        let head = pack(run, &mut bytes);
+        assert_eq!(run_bytes(head, run.len()), Some(bytes.len()));
         let mut out = [1; RUN];
-        assert_eq!(unpack(&bytes[1..], &mut out), Some(bytes.len() - 1));
-        assert_eq!(&out, run);
-        for length in 1..bytes.len() {
-            assert_eq!(unpack(&bytes[1..length], &mut out), None, "{length} of {} bytes", bytes.len());
+        // As it ends a file, and as something follows.
+        assert_eq!(unpack(head, run.len(), &bytes, 5, &mut out), Some(bytes.len()));
+        let expected: Vec<u64> = run.iter().map(|number| number.wrapping_add(5)).collect();
+        assert_eq!(&out[..run.len()], expected);
+        let longer = [bytes.as_slice(), &[0xff; 600]].concat();
+        assert_eq!(unpack(head, run.len(), &longer, 0, &mut out), Some(bytes.len()));
+        assert_eq!(&out[..run.len()], run);
+        for length in 0..bytes.len() {
+            assert_eq!(unpack(head, run.len(), &bytes[..length], 0, &mut out), None, "{length} of {} bytes", bytes.len());
         }
-        bytes.len() - 1
+        bytes.len()
     }
 
     #[test]
     fn every_width_comes_back() {
         let mut random = fastrand::Rng::with_seed(1);
         for width in 0..=64 {
-            let run = std::array::from_fn(|_| random.u64(..) & mask(width));
-            assert!(check(&run) <= 2 + 8 * width);
+            for count in [64, 63, 9, 1] {
+                let run: Vec<u64> = (0..count).map(|_| random.u64(..) & mask(width)).collect();
+                assert!(check(&run) <= packed_bytes(width, count));
+            }
         }
-        check(&std::array::from_fn(|index| if index % 7 == 0 { u64::MAX } else { 3 }));
-        assert_eq!(check(&[0; RUN]), 2);
-        assert_eq!(check(&std::array::from_fn(|index| if index == 63 { u64::MAX } else { index as u64 & 1 })), 2 + 8 + 9);
+        check(&std::array::from_fn::<u64, 64, _>(|index| if index % 7 == 0 { u64::MAX } else { 3 }));
+        check(&std::array::from_fn::<u64, 64, _>(|index| if index == 0 { 0 } else { u64::MAX }));
+        assert_eq!(check(&[0; RUN]), 0);
+        assert_eq!(check(&[]), 0);
+        assert_eq!(check(&std::array::from_fn::<u64, 64, _>(|index| if index == 63 { u64::MAX } else { index as u64 & 1 })), 8 + 9);
+        assert_eq!(check(&std::array::from_fn::<u64, 64, _>(|index| if index == 7 { 260 } else { index as u64 & 3 })), 16 + 2);
+    }
+
+    #[test]
+    fn a_number_is_found_alone() {
+        let mut random = fastrand::Rng::with_seed(2);
+        for width in 0..=64 {
+            let numbers: Vec<u64> = (0..29).map(|_| random.u64(..) & mask(width)).collect();
+            let mut bytes = Vec::new();
+            pack_bits(&numbers, width, &mut bytes);
+            for (index, number) in numbers.iter().enumerate() {
+                assert_eq!(bits_at(&bytes, width, index), Some(*number));
+            }
+            assert!(width < 8 || bits_at(&bytes, width, 29).is_none());
+        }
     }
 
     #[test]
     fn what_no_run_says_is_refused() {
         let mut out = [0; RUN];
-        assert_eq!(unpack(&[65, 0], &mut out), None);
-        assert_eq!(unpack(&[[0, 1, 64].as_slice(), &[0; 8]].concat(), &mut out), None);
-        let mut full = vec![64, 1];
-        full.resize(2 + 512 + 9, 0);
-        assert_eq!(unpack(&full, &mut out), None);
+        assert_eq!(unpack([65, 0], RUN, &[0; 600], 0, &mut out), None);
+        assert_eq!(run_bytes([65, 0], RUN), None);
+        // A position behind the run, and bits above all.
+        assert_eq!(unpack([0, 1], RUN, &[64, 0], 0, &mut out), None);
+        assert_eq!(unpack([64, 1], RUN, &[0; 512 + 9], 0, &mut out), None);
     }
 }

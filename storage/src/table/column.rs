@@ -1,35 +1,34 @@
-//! A column of numbers, as what is left when they are predicted.
+//! A column of numbers, as what is left when they are predicted, in runs of 64 (see [`super::bits`]).
 //!
 //! ```text
-//! way u8 | zero, 3 bytes | length u32: bytes behind this head | first u64 | step u64 | least u64 | runs of 64 (see `bits`)
+//! way u8 | base_width u8 | zero u16 | bytes u32: behind this head | least u64
+//! base_least u64, of way 2 alone | heads of all runs | bases, of `base_width` bits each | runs
 //! ```
 //!
 //! | way | a number is predicted to be |
 //! |---|---|
-//! | 0 | `least`: all are the same, there are no runs |
+//! | 0 | `least`: all are the same, there is nothing behind the head |
 //! | 1 | `least` |
-//! | 2 | the one before it, `least` more |
-//! | 3 | as much more than the one before as that one was, `least` more |
-//! | 4 | the one of the other column in its place, `least` more |
+//! | 2 | the one before it, `least` more; the first of a run is its base, `base_least` more |
+//! | 3 | the one of the other column in its place, `least` more |
 //!
-//! What is left is the difference, which is never negative, and wraps around: the numbers are bits, whatever they mean. `first` is the first
-//! number and `step` how much more the second is, where the way needs them: those numbers are in no run.
+//! What is left is the difference, which is never negative, and wraps around: the numbers are bits, whatever they mean. Every run is read
+//! without the others, so that one record costs no more than a run of each column.
 
-use super::bits::{RUN, pack, unpack};
+use super::bits::{RUN, RUN_HEAD_BYTES, bit_length, bits_at, pack, pack_bits, packed_bytes, run_bytes, unpack};
 
-const HEAD_BYTES: usize = 32;
+const HEAD_BYTES: usize = 16;
 /// Of a long column so many numbers are looked at to choose the way.
-const SAMPLE: usize = 1024;
+const SAMPLE: usize = 256;
 
 /// How numbers are predicted.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[repr(u8)]
-enum Way {
+pub(super) enum Way {
     Same = 0,
     Plain = 1,
     Delta = 2,
-    DeltaOfDelta = 3,
-    Other = 4,
+    Other = 3,
 }
 
 impl Way {
@@ -38,154 +37,224 @@ impl Way {
             0 => Self::Same,
             1 => Self::Plain,
             2 => Self::Delta,
-            3 => Self::DeltaOfDelta,
-            4 => Self::Other,
+            3 => Self::Other,
             _ => return None,
         })
     }
 
-    /// Numbers at the beginning that are in the head.
-    fn in_head(self) -> usize {
+    /// About how many bits the numbers take.
+    fn weigh(self, numbers: &[u64], other: &[u64]) -> usize {
+        let least = self.least(numbers, other);
+        let left = |difference: u64| bit_length(difference.wrapping_sub(least));
         match self {
-            Self::Same | Self::Plain | Self::Other => 0,
-            Self::Delta => 1,
-            Self::DeltaOfDelta => 2,
+            Self::Same => 0,
+            Self::Plain => numbers.iter().map(|number| left(*number)).sum(),
+            Self::Delta => numbers.windows(2).map(|pair| left(pair[1].wrapping_sub(pair[0]))).sum(),
+            Self::Other => numbers.iter().zip(other).map(|(number, other)| left(number.wrapping_sub(*other))).sum(),
         }
     }
 
-    /// Calls `each` with the difference of every number that is not in the head and its prediction, without `least`.
-    #[inline]
-    fn differences(self, numbers: &[u64], other: Option<&[u64]>, mut each: impl FnMut(u64)) {
-        match self {
-            Self::Same => {}
-            Self::Plain => numbers.iter().for_each(|number| each(*number)),
-            Self::Delta => {
-                let mut before = numbers[0];
-                for number in &numbers[1..] {
-                    each(number.wrapping_sub(before));
-                    before = *number;
-                }
-            }
-            Self::DeltaOfDelta => {
-                let (mut before, mut step) = (numbers[1], numbers[1].wrapping_sub(numbers[0]));
-                for number in &numbers[2..] {
-                    let now = number.wrapping_sub(before);
-                    each(now.wrapping_sub(step));
-                    (before, step) = (*number, now);
-                }
-            }
-            Self::Other => {
-                for (number, other) in numbers.iter().zip(other.unwrap_or_default()) {
-                    each(number.wrapping_sub(*other));
-                }
-            }
-        }
-    }
-
-    /// The least difference, and about how many bits the numbers take.
-    fn weigh(self, numbers: &[u64], other: Option<&[u64]>) -> (i64, usize) {
-        let mut least = i64::MAX;
-        self.differences(numbers, other, |difference| least = least.min(difference as i64));
-        let mut bits = 0;
-        self.differences(numbers, other, |difference| bits += 64 - difference.wrapping_sub(least as u64).leading_zeros() as usize);
-        (least, bits)
+    /// The least difference of a number and its prediction.
+    fn least(self, numbers: &[u64], other: &[u64]) -> u64 {
+        let least = |least: i64, difference: u64| least.min(difference as i64);
+        (match self {
+            Self::Same => numbers.first().map_or(0, |number| *number as i64),
+            Self::Plain => numbers.iter().fold(i64::MAX, |all, number| least(all, *number)),
+            Self::Delta => numbers.windows(2).fold(i64::MAX, |all, pair| least(all, pair[1].wrapping_sub(pair[0]))),
+            Self::Other => numbers.iter().zip(other).fold(i64::MAX, |all, (number, other)| least(all, number.wrapping_sub(*other))),
+        }) as u64
     }
 }
 
-/// Appends a column. `other` is a column as long, that the reader has before this one.
-pub(super) fn encode(numbers: &[u64], other: Option<&[u64]>, out: &mut Vec<u8>) {
+/// Appends a column, predicted in the way that takes the least room. `other` is a column as long, that the reader has before this one;
+/// empty where there is none.
+pub(super) fn encode(numbers: &[u64], other: &[u64], out: &mut Vec<u8>) {
+    let sample = &numbers[..numbers.len().min(SAMPLE)];
+    let ways = [Way::Plain, Way::Delta, Way::Other];
+    let ways = &ways[..if other.is_empty() { 2 } else { 3 }];
+    let way = ways.iter().copied().min_by_key(|way| way.weigh(sample, other)).unwrap_or(Way::Plain);
+    encode_as(way, numbers, other, out);
+}
+
+/// Appends a column, predicted in a way that is known, or as numbers that are all the same.
+pub(super) fn encode_as(way: Way, numbers: &[u64], other: &[u64], out: &mut Vec<u8>) {
     let first = numbers.first().copied().unwrap_or(0);
+    let way = if numbers.iter().all(|number| *number == first) { Way::Same } else { way };
+    let least = way.least(numbers, other);
     let head_at = out.len();
     out.resize(head_at + HEAD_BYTES, 0);
-    let (way, least) = if numbers.iter().all(|number| *number == first) { (Way::Same, first as i64) } else { choose(numbers, other) };
-    let (mut run, mut count) = ([0u64; RUN], 0);
-    way.differences(numbers, other, |difference| {
-        run[count] = difference.wrapping_sub(least as u64);
-        count += 1;
-        if count == RUN {
-            pack(&run, out);
-            count = 0;
-        }
-    });
-    if count > 0 {
-        run[count..].fill(0);
-        pack(&run, out);
+    out[head_at] = way as u8;
+    if way == Way::Delta {
+        out[head_at + 1] = encode_bases(numbers, out);
+    } else if way != Way::Same {
+        out.resize(out.len() + RUN_HEAD_BYTES * numbers.len().div_ceil(RUN), 0);
     }
-    let step = numbers.get(1).map_or(0, |second| second.wrapping_sub(first));
-    let length = (out.len() - head_at - HEAD_BYTES) as u32;
-    let head = &mut out[head_at..head_at + HEAD_BYTES];
-    head[0] = way as u8;
-    head[4..8].copy_from_slice(&length.to_le_bytes());
-    head[8..16].copy_from_slice(&first.to_le_bytes());
-    head[16..24].copy_from_slice(&step.to_le_bytes());
-    head[24..32].copy_from_slice(&least.to_le_bytes());
-}
-
-/// The way that takes the least room, and its least difference in all of the numbers.
-fn choose(numbers: &[u64], other: Option<&[u64]>) -> (Way, i64) {
-    let sample = &numbers[..numbers.len().min(SAMPLE)];
-    let ways = [Some(Way::Plain), Some(Way::Delta), Some(Way::DeltaOfDelta), other.map(|_| Way::Other)];
-    let ways = ways.into_iter().flatten().filter(|way| way.in_head() < numbers.len());
-    let lightest = ways.min_by_key(|way| way.weigh(sample, other).1).unwrap_or(Way::Plain);
-    let mut least = i64::MAX;
-    lightest.differences(numbers, other, |difference| least = least.min(difference as i64));
-    (lightest, least)
-}
-
-/// Reads a column of so many numbers from the beginning of `bytes` into `out`: how many bytes it took, `None` where they are no such column.
-pub(super) fn decode(bytes: &[u8], count: usize, other: Option<&[u64]>, out: &mut Vec<u64>) -> Option<usize> {
-    let head = bytes.first_chunk::<HEAD_BYTES>()?;
-    let way = Way::from_wire(head[0]).filter(|_| head[1..4] == [0; 3])?;
-    let length = u32::from_le_bytes(head[4..8].try_into().ok()?) as usize;
-    let first = u64::from_le_bytes(head[8..16].try_into().ok()?);
-    let step = u64::from_le_bytes(head[16..24].try_into().ok()?);
-    let least = u64::from_le_bytes(head[24..32].try_into().ok()?);
-    let mut runs = bytes.get(HEAD_BYTES..HEAD_BYTES + length)?;
-    out.clear();
-    if way == Way::Same {
-        out.resize(count, least);
-        return (runs.is_empty() && first == if count == 0 { 0 } else { least }).then_some(HEAD_BYTES);
-    }
-    let other = if way == Way::Other { other.filter(|other| other.len() == count)? } else { &[] };
-    // Those in the head, then runs.
-    let in_head = way.in_head();
-    out.resize(in_head + count.checked_sub(in_head)?.next_multiple_of(RUN), 0);
-    for run in out[in_head..].chunks_exact_mut(RUN) {
-        let taken = unpack(runs, run.try_into().ok()?)?;
-        runs = &runs[taken..];
-    }
-    out.truncate(count);
-    predict(way, (first, step), least, other, out);
-    runs.is_empty().then_some(HEAD_BYTES + length)
-}
-
-/// Turns differences into numbers.
-fn predict(way: Way, (first, step): (u64, u64), least: u64, other: &[u64], numbers: &mut [u64]) {
-    match way {
-        Way::Same => {}
-        Way::Plain => numbers.iter_mut().for_each(|number| *number = number.wrapping_add(least)),
-        Way::Delta => {
-            let mut before = first;
-            numbers[0] = first;
-            for number in &mut numbers[1..] {
-                before = before.wrapping_add(number.wrapping_add(least));
-                *number = before;
+    let mut head_of_run = head_at + HEAD_BYTES + if way == Way::Delta { 8 } else { 0 };
+    let mut left = [0u64; RUN];
+    for (index, run) in numbers.chunks(RUN).enumerate() {
+        let left = &mut left[..run.len()];
+        match way {
+            Way::Same => break,
+            Way::Plain => left.iter_mut().zip(run).for_each(|(left, number)| *left = number.wrapping_sub(least)),
+            Way::Delta => {
+                left[0] = 0;
+                for (left, pair) in left[1..].iter_mut().zip(run.windows(2)) {
+                    *left = pair[1].wrapping_sub(pair[0]).wrapping_sub(least);
+                }
+            }
+            Way::Other => {
+                for (left, (number, other)) in left.iter_mut().zip(run.iter().zip(&other[index * RUN..])) {
+                    *left = number.wrapping_sub(*other).wrapping_sub(least);
+                }
             }
         }
-        Way::DeltaOfDelta => {
-            let (mut before, mut step) = (first.wrapping_add(step), step);
-            (numbers[0], numbers[1]) = (first, before);
-            for number in &mut numbers[2..] {
-                step = step.wrapping_add(number.wrapping_add(least));
-                before = before.wrapping_add(step);
-                *number = before;
+        let head = pack(left, out);
+        out[head_of_run..head_of_run + RUN_HEAD_BYTES].copy_from_slice(&head);
+        head_of_run += RUN_HEAD_BYTES;
+    }
+    let bytes = (out.len() - head_at - HEAD_BYTES) as u32;
+    out[head_at + 4..head_at + 8].copy_from_slice(&bytes.to_le_bytes());
+    out[head_at + 8..head_at + 16].copy_from_slice(&least.to_le_bytes());
+}
+
+/// Appends the least base, room for the heads of the runs, and the bases: their width.
+fn encode_bases(numbers: &[u64], out: &mut Vec<u8>) -> u8 {
+    let mut bases: Vec<u64> = numbers.iter().step_by(RUN).copied().collect();
+    let least = bases.iter().copied().min().unwrap_or(0);
+    bases.iter_mut().for_each(|base| *base -= least);
+    let width = bases.iter().map(|base| bit_length(*base)).max().unwrap_or(0);
+    out.extend_from_slice(&least.to_le_bytes());
+    out.resize(out.len() + RUN_HEAD_BYTES * bases.len(), 0);
+    pack_bits(&bases, width, out);
+    width as u8
+}
+
+/// A column where it lies.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Column<'a> {
+    way: Way,
+    base_width: usize,
+    least: u64,
+    base_least: u64,
+    count: usize,
+    heads: &'a [[u8; RUN_HEAD_BYTES]],
+    bases: &'a [u8],
+    runs: &'a [u8],
+}
+
+impl<'a> Column<'a> {
+    /// Reads the head of a column of so many numbers from the beginning of `bytes`, and what lies behind it; `None` where they are no such
+    /// column.
+    pub(super) fn read(bytes: &'a [u8], count: usize) -> Option<(Self, &'a [u8])> {
+        let (head, rest) = bytes.split_first_chunk::<HEAD_BYTES>()?;
+        let way = Way::from_wire(head[0]).filter(|_| head[2..4] == [0; 2])?;
+        let base_width = usize::from(head[1]);
+        let length = u32::from_le_bytes(head[4..8].try_into().ok()?) as usize;
+        let least = u64::from_le_bytes(head[8..16].try_into().ok()?);
+        let (mut body, rest) = rest.split_at_checked(length)?;
+        let mut found = Self { way, base_width, least, base_least: 0, count, heads: &[], bases: &[], runs: &[] };
+        if way == Way::Same {
+            return (body.is_empty() && base_width == 0).then_some((found, rest));
+        }
+        if way == Way::Delta {
+            let base_least;
+            (base_least, body) = body.split_first_chunk::<8>()?;
+            found.base_least = u64::from_le_bytes(*base_least);
+        }
+        let run_count = count.div_ceil(RUN);
+        let (heads, body) = body.split_at_checked(run_count * RUN_HEAD_BYTES)?;
+        let is_sound = base_width <= if way == Way::Delta { 64 } else { 0 };
+        let (bases, runs) = body.split_at_checked(packed_bytes(base_width, run_count)).filter(|_| is_sound)?;
+        (found.heads, found.bases, found.runs) = (heads.as_chunks().0, bases, runs);
+        Some((found, rest))
+    }
+
+    /// Numbers of a run.
+    fn run_length(&self, run: usize) -> usize {
+        (self.count - run * RUN).min(RUN)
+    }
+
+    /// Turns what a run left into numbers.
+    #[inline]
+    fn predict(&self, run: usize, other: &[u64], numbers: &mut [u64]) -> Option<()> {
+        match self.way {
+            Way::Same | Way::Plain => {}
+            Way::Delta => {
+                let mut before = self.base(run)?;
+                numbers[0] = before;
+                for number in &mut numbers[1..] {
+                    before = before.wrapping_add(*number);
+                    *number = before;
+                }
+            }
+            Way::Other => {
+                for (number, other) in numbers.iter_mut().zip(other) {
+                    *number = number.wrapping_add(*other);
+                }
             }
         }
-        Way::Other => {
-            for (number, other) in numbers.iter_mut().zip(other) {
-                *number = number.wrapping_add(least).wrapping_add(*other);
-            }
+        Some(())
+    }
+
+    fn base(&self, run: usize) -> Option<u64> {
+        bits_at(self.bases, self.base_width, run).map(|base| base.wrapping_add(self.base_least))
+    }
+
+    /// Decodes all numbers into `out`; `None` where they are not what a column can be.
+    pub(super) fn decode(&self, other: &[u64], out: &mut Vec<u64>) -> Option<()> {
+        out.clear();
+        if self.way == Way::Same {
+            out.resize(self.count, self.least);
+            return Some(());
         }
+        if self.way == Way::Other && other.len() != self.count {
+            return None;
+        }
+        out.resize(self.count.next_multiple_of(RUN), 0);
+        let mut runs = self.runs;
+        for (run, (numbers, head)) in out.as_chunks_mut::<RUN>().0.iter_mut().zip(self.heads).enumerate() {
+            let length = self.run_length(run);
+            let taken = unpack(*head, length, runs, self.least, numbers)?;
+            runs = runs.get(taken..)?;
+            self.predict(run, other.get(run * RUN..).unwrap_or_default(), &mut numbers[..length])?;
+        }
+        out.truncate(self.count);
+        runs.is_empty().then_some(())
+    }
+
+    /// Decodes the run that has the number `index`, into `out`: the index of its first number. `other` is the same run of the other column.
+    pub(super) fn decode_run(&self, index: usize, other: &[u64], out: &mut [u64; RUN]) -> Option<usize> {
+        let run = index / RUN;
+        if index >= self.count {
+            return None;
+        }
+        if self.way == Way::Same {
+            out.fill(self.least);
+            return Some(run * RUN);
+        }
+        let mut at = 0;
+        for head in &self.heads[..run] {
+            at += run_bytes(*head, RUN)?;
+        }
+        let length = self.run_length(run);
+        unpack(self.heads[run], length, self.runs.get(at..)?, self.least, out)?;
+        self.predict(run, other, &mut out[..length])?;
+        Some(run * RUN)
+    }
+
+    /// The last run that begins at or below `number`, of numbers that never fall; 0 where there is none.
+    pub(super) fn run_of(&self, number: u64) -> usize {
+        let (mut low, mut high) = (0, self.heads.len());
+        while low < high && self.way == Way::Delta {
+            let middle = usize::midpoint(low, high);
+            if self.base(middle).is_some_and(|base| base <= number) { low = middle + 1 } else { high = middle }
+        }
+        low.saturating_sub(1)
+    }
+
+    /// Whether every number can be had with its run alone, and runs by their first numbers.
+    pub(super) fn is_searchable(&self) -> bool {
+        matches!(self.way, Way::Delta | Way::Same)
     }
 }
 
@@ -194,13 +263,21 @@ mod tests {
     use super::*;
     use proptest::prelude::*;
 
-    fn check(numbers: &[u64], other: Option<&[u64]>) -> (u8, usize) {
+    fn check(numbers: &[u64], other: &[u64]) -> (u8, usize) {
         let (mut bytes, mut out) = (Vec::new(), vec![9]);
         encode(numbers, other, &mut bytes);
-        assert_eq!(decode(&bytes, numbers.len(), other, &mut out), Some(bytes.len()));
+        let (column, rest) = Column::read(&bytes, numbers.len()).unwrap();
+        assert!(rest.is_empty() && column.decode(other, &mut out).is_some());
         assert_eq!(out, numbers);
+        let mut run = [0; RUN];
+        for (index, number) in numbers.iter().enumerate() {
+            let from = index / RUN * RUN;
+            assert_eq!(column.decode_run(index, other.get(from..).unwrap_or_default(), &mut run), Some(from));
+            assert_eq!(run[index - from], *number);
+        }
+        assert!(column.decode_run(numbers.len(), other, &mut run).is_none());
         for length in 0..bytes.len() {
-            assert_eq!(decode(&bytes[..length], numbers.len(), other, &mut out), None);
+            assert!(Column::read(&bytes[..length], numbers.len()).is_none());
         }
         (bytes[0], bytes.len())
     }
@@ -208,19 +285,32 @@ mod tests {
     #[test]
     fn the_way_is_the_one_that_fits() {
         let column = |number: fn(u64) -> u64| (0..500).map(number).collect::<Vec<_>>();
-        assert_eq!(check(&[], None), (0, 32));
-        assert_eq!(check(&column(|_| u64::MAX), None), (0, 32));
+        assert_eq!(check(&[], &[]), (0, 16));
+        assert_eq!(check(&column(|_| u64::MAX), &[]), (0, 16));
         let mut random = fastrand::Rng::with_seed(1);
-        assert_eq!(check(&(0..500).map(|_| 1 << 60 | random.u64(..16)).collect::<Vec<_>>(), None).0, 1);
+        assert_eq!(check(&(0..500).map(|_| 1 << 60 | random.u64(..16)).collect::<Vec<_>>(), &[]).0, 1);
         let steps = (0..500).scan(0, |sum, _| {
             *sum += random.u64(..900);
             Some(*sum)
         });
-        assert_eq!(check(&steps.collect::<Vec<u64>>(), None).0, 2);
-        assert_eq!(check(&column(|index| index * index * 1_000_000), None), (3, 32 + 8 * 2));
+        assert_eq!(check(&steps.collect::<Vec<u64>>(), &[]).0, 2);
+        assert_eq!(check(&column(|index| index * 1_000_000), &[]).0, 2);
         let other = column(|index| index.wrapping_mul(0x9e37_79b9_7f4a_7c15));
         let near: Vec<u64> = other.iter().enumerate().map(|(index, number)| number.wrapping_add(index as u64 % 3)).collect();
-        assert_eq!(check(&near, Some(&other)).0, 4);
+        assert_eq!(check(&near, &other).0, 3);
+    }
+
+    #[test]
+    fn a_run_is_found_by_its_numbers() {
+        let numbers: Vec<u64> = (0..300).map(|index| 1000 + index * 7 + index % 3).collect();
+        let mut bytes = Vec::new();
+        encode_as(Way::Delta, &numbers, &[], &mut bytes);
+        let (column, _) = Column::read(&bytes, numbers.len()).unwrap();
+        assert!(column.is_searchable());
+        for (index, number) in numbers.iter().enumerate() {
+            assert_eq!(column.run_of(*number), index / RUN);
+        }
+        assert_eq!((column.run_of(0), column.run_of(u64::MAX)), (0, 4));
     }
 
     proptest! {
@@ -228,15 +318,26 @@ mod tests {
         fn any_column_comes_back(numbers in proptest::collection::vec(prop_oneof![any::<u64>(), 0..100u64], 0..300), seed in any::<u64>()) {
             let mut random = fastrand::Rng::with_seed(seed);
             let other: Vec<u64> = numbers.iter().map(|number| number.wrapping_sub({ let bits = random.u8(..64); random.u64(..) >> bits })).collect();
-            check(&numbers, None);
-            check(&numbers, Some(&other));
+            check(&numbers, &[]);
+            check(&numbers, &other);
         }
 
         #[test]
-        fn any_bytes_are_a_column_or_none(bytes in proptest::collection::vec(any::<u8>(), 0..400), count in 0..200usize) {
-            let mut out = Vec::new();
-            if let Some(taken) = decode(&bytes, count, None, &mut out) {
-                prop_assert!(taken <= bytes.len() && out.len() == count);
+        fn any_bytes_are_a_column_or_none(bytes in proptest::collection::vec(any::<u8>(), 0..400), way in 0..5u8, count in 0..200usize) {
+            let (mut bytes, mut out, mut run) = (bytes, Vec::new(), [0; RUN]);
+            let length = bytes.len().saturating_sub(HEAD_BYTES) as u32;
+            if bytes.len() >= HEAD_BYTES {
+                bytes[0] = way;
+                bytes[2..8].copy_from_slice(&[0, 0, length as u8, (length >> 8) as u8, 0, 0]);
+            }
+            if let Some((column, _)) = Column::read(&bytes, count) {
+                if column.decode(&[], &mut out).is_some() {
+                    prop_assert!(out.len() == count);
+                }
+                column.run_of(7);
+                for index in 0..count {
+                    column.decode_run(index, &[], &mut run);
+                }
             }
         }
     }

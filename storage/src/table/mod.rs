@@ -1,17 +1,37 @@
 //! Event tables: records that will not change any more, as columns.
 //!
-//! A table holds a run of the stream. It is divided into *stripes* of some hundred thousand consecutive records; in a stripe the records of
-//! each kind and instrument are together, in blocks of columns ([`block`]). So one instrument's history is read without the others', and the
-//! whole stream in order by putting the records of one stripe back in their places.
+//! A table holds a run of the stream. It is divided into *stripes* of consecutive records of one epoch; in a stripe the records of each
+//! kind and instrument (or account: see [`Key`]) are together, in blocks of columns ([`block`]). So one instrument's history is read without
+//! the others', and the whole stream in order by putting the records of one stripe back in their places ([`pages`]). A block is small, and
+//! each of its columns is read from any place on: a record costs one read of the file, and a run of each column.
 
 mod bits;
 mod block;
+mod builder;
+mod cache;
 mod column;
+mod find;
 mod footer;
+mod ids;
+mod merge;
+mod order;
+mod output;
+mod pages;
+mod point;
 mod reader;
+mod rows;
+mod scan;
+mod shape;
 #[cfg(test)]
 mod tests;
 mod writer;
 
-pub(crate) use reader::{ScanSpace, Table};
-pub(crate) use writer::TableWriter;
+pub(crate) use cache::BlockCache;
+pub(crate) use find::FindSpace;
+pub(crate) use merge::{MergeSettings, merge};
+pub(crate) use pages::TablePages;
+pub(crate) use point::PointSpace;
+pub(crate) use reader::Table;
+pub(crate) use scan::{Batch, Field, ScanSpace, Window};
+pub(crate) use shape::Key;
+pub(crate) use writer::{TableStart, TableWriter};

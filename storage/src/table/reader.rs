@@ -1,49 +1,88 @@
-//! Reading a table, in place.
+//! A table that is open: its directory in memory, its blocks read one by one, or in place.
 
 use super::{
-    block::Columns,
+    block::{BlockHead, BlockView},
+    cache::{BlockCache, CachedBlock},
     footer::{Entry, Footer, Head, Stripe},
+    order,
+    point::PointSpace,
+    shape::Key,
 };
 use crate::{
     bus::Stream,
-    disk::Access,
-    error::{Result, StorageError},
+    disk::{Access, DiskFile},
+    error::{Reason, Result, StorageError},
 };
 use memmap2::MmapRaw;
-use std::path::{Path, PathBuf};
+use std::{
+    path::{Path, PathBuf},
+    sync::{
+        Arc,
+        atomic::{AtomicBool, AtomicU64, Ordering},
+    },
+};
 use tapewire_schemas::{Kind, RecordRef};
-use zerocopy::IntoBytes;
 
-/// A table that is open: its file mapped, its directory checked.
+/// A table that is open; whatever is read of it is checked first.
 #[derive(Debug)]
 pub(crate) struct Table {
+    /// Its number in the cache.
+    number: u64,
+    file: Box<dyn DiskFile>,
     map: MmapRaw,
     path: PathBuf,
-    footer: Footer,
+    bus_id: u128,
+    stream_id: u32,
+    pub(super) footer: Footer,
+    cache: Arc<BlockCache>,
+    /// Whether the filters' checksums have been seen to hold: of trades, of orders.
+    pub(super) is_filter_sound: [AtomicBool; 2],
 }
 
+/// The number of the next table that is opened.
+static NEXT_NUMBER: AtomicU64 = AtomicU64::new(0);
+
 impl Table {
-    /// Opens a table of a stream; blocks are checked when they are read.
-    pub(crate) fn open(stream: &Stream, path: &Path) -> Result<Self> {
+    /// Opens a table of a stream: its end is read and checked, everything else when it is asked for.
+    pub(crate) fn open(stream: &Stream, path: &Path, cache: &Arc<BlockCache>) -> Result<Self> {
         let file = stream.disk().open(path, Access::Read).map_err(StorageError::io("open", path))?;
         let length = file.length().map_err(StorageError::io("read", path))?;
         let length = usize::try_from(length).ok().filter(|length| *length > 0);
-        let length = length.ok_or_else(|| StorageError::corrupt(path, 0, "the table is empty".to_owned()))?;
+        let length = length.ok_or_else(|| StorageError::corrupt(path, 0, "the table is empty"))?;
         let map = file.map(length, false).map_err(StorageError::io("map", path))?;
         // SAFETY: the whole mapping, which lives as long as the table; a table never changes once it has its name.
         let bytes = unsafe { std::slice::from_raw_parts(map.as_ptr(), map.len()) };
         let head = Head::read(bytes).map_err(|reason| StorageError::corrupt(path, 0, reason))?;
         let footer = Footer::read(bytes).map_err(|reason| StorageError::corrupt(path, length as u64, reason))?;
-        if head != Head::new(stream.bus().id(), stream.id(), footer.tail.first_sequence) {
-            let (found, expected) = (format!("{head:x?}"), format!("stream {:#x} of bus {:032x}", stream.id(), stream.bus().id()));
+        let (bus_id, stream_id) = (stream.bus().id(), stream.id());
+        if head != Head::new(bus_id, stream_id, footer.tail.first_sequence) {
+            let (found, expected) = (format!("{head:x?}"), format!("stream {stream_id:#x} of bus {bus_id:032x}"));
             return Err(StorageError::Foreign { path: path.to_owned(), what: "stream", found, expected });
         }
-        Ok(Self { map, path: path.to_owned(), footer })
+        // SYNC: numbers need to differ, nothing else.
+        let number = NEXT_NUMBER.fetch_add(1, Ordering::Relaxed);
+        let (path, cache) = (path.to_owned(), Arc::clone(cache));
+        Ok(Self { number, file, map, path, bus_id, stream_id, footer, cache, is_filter_sound: Default::default() })
     }
 
-    fn bytes(&self) -> &[u8] {
+    /// The whole file, mapped.
+    pub(super) fn bytes(&self) -> &[u8] {
         // SAFETY: as in `open`.
         unsafe { std::slice::from_raw_parts(self.map.as_ptr(), self.map.len()) }
+    }
+
+    pub(crate) fn path(&self) -> &Path {
+        &self.path
+    }
+
+    /// Bytes of the file.
+    pub(crate) fn file_bytes(&self) -> u64 {
+        self.map.len() as u64
+    }
+
+    /// Bytes of its records, as they are in the log.
+    pub(crate) fn record_bytes(&self) -> u64 {
+        self.footer.tail.record_bytes
     }
 
     /// First and last sequence.
@@ -51,140 +90,148 @@ impl Table {
         (self.footer.tail.first_sequence, self.footer.tail.last_sequence)
     }
 
+    /// Epochs of its first and its last record.
+    pub(crate) fn epochs(&self) -> (u32, u32) {
+        (self.footer.tail.first_epoch, self.footer.tail.last_epoch)
+    }
+
+    /// The earliest and the latest time of its records; `None` where none has one.
+    pub(crate) fn times(&self) -> Option<(u64, u64)> {
+        let times = (self.footer.tail.ts_min, self.footer.tail.ts_max);
+        (times.0 <= times.1).then_some(times)
+    }
+
+    pub(super) fn owner(&self) -> (u128, u32) {
+        (self.bus_id, self.stream_id)
+    }
+
     pub(super) fn stripes(&self) -> &[Stripe] {
         &self.footer.stripes
     }
 
-    /// Decodes a block.
-    fn decode(&self, entry: &Entry, columns: &mut Columns) -> Result<()> {
+    #[cold]
+    pub(super) fn corrupt(&self, offset: u64, reason: impl Into<Reason>) -> StorageError {
+        StorageError::corrupt(&self.path, offset, reason)
+    }
+
+    /// Checks a block where it is mapped: its head, and its columns as they are stored.
+    pub(super) fn block(&self, entry: &Entry) -> Result<(BlockHead, Kind, &[u8])> {
         let from = entry.offset as usize;
         // The footer was checked: it lies in the file.
         let bytes = &self.bytes()[from..from + entry.bytes as usize];
-        let head = columns.decode(bytes).map_err(|reason| StorageError::corrupt(&self.path, entry.offset, reason))?;
-        if Entry::new(&head, entry.offset, bytes.len()) != *entry {
-            let reason = "the block is another one than the directory says".to_owned();
-            return Err(StorageError::corrupt(&self.path, entry.offset, reason));
-        }
-        Ok(())
+        let found = BlockHead::read(bytes).and_then(|found| entry.check(&found.0).map(|()| found));
+        found.map_err(|reason| self.corrupt(entry.offset, reason))
     }
 
-    /// Decodes all records of a stripe, each to its place.
-    pub(super) fn read_stripe(&self, stripe: &Stripe, into: &mut Rows) -> Result<()> {
-        let (first, count) = (stripe.first_sequence, stripe.record_count as usize);
-        let entries = &self.footer.entries[stripe.first_entry as usize..(stripe.first_entry + stripe.entry_count) as usize];
-        into.begin(first, count, stripe.record_bytes as usize);
-        let mut columns = std::mem::take(&mut into.columns);
-        columns.resize_with(columns.len().max(entries.len()), Columns::default);
-        // Lengths first, then places, then bytes.
-        for (entry, columns) in entries.iter().zip(&mut columns) {
-            self.decode(entry, columns)?;
-            into.measure(columns).ok_or_else(|| self.contradicts(entry))?;
-        }
-        into.place().ok_or_else(|| self.contradicts(&entries[0]))?;
-        columns.iter_mut().take(entries.len()).for_each(|columns| into.fill(columns));
-        into.columns = columns;
-        Ok(())
+    /// Checks a block where it is mapped, and finds its columns, in `plain` where they are compressed.
+    pub(super) fn view<'a>(&'a self, entry: &Entry, plain: &'a mut Vec<u8>) -> Result<(BlockHead, BlockView<'a>)> {
+        let (head, kind, stored) = self.block(entry)?;
+        let columns = if head.coding == super::block::Coding::Plain as u8 {
+            stored
+        } else {
+            plain.clear();
+            head.expand(stored, plain).map_err(|reason| self.corrupt(entry.offset, reason))?;
+            plain.as_slice()
+        };
+        let view = BlockView::read(&head, kind, columns).map_err(|reason| self.corrupt(entry.offset, reason))?;
+        Ok((head, view))
     }
 
-    /// Calls `visit` with every record of a kind and instrument whose block may have times in the range, in order.
-    pub(crate) fn scan(
-        &self,
-        (kind, instrument_id): (Kind, u32),
-        (ts_from, ts_to): (u64, u64),
-        columns: &mut ScanSpace,
-        mut visit: impl FnMut(u64, &RecordRef<'_>),
-    ) -> Result<()> {
-        let key = (u32::from(kind as u8), instrument_id);
-        for stripe in &self.footer.stripes {
-            let entries = &self.footer.entries[stripe.first_entry as usize..(stripe.first_entry + stripe.entry_count) as usize];
-            let from = entries.partition_point(|entry| entry.key() < key);
-            for entry in entries[from..].iter().take_while(|entry| entry.key() == key) {
-                if entry.ts_max < ts_from || entry.ts_min > ts_to {
-                    continue;
-                }
-                self.decode(entry, &mut columns.columns)?;
-                for row in 0..entry.row_count as usize {
-                    let (sequence, length) = (columns.columns.sequences()[row], columns.columns.record_bytes(row));
-                    columns.words.resize(length / 8, 0);
-                    columns.columns.write_next(columns.words.as_mut_bytes());
-                    let record = RecordRef::new(columns.words.as_bytes(), sequence);
-                    let record = record.map_err(|source| StorageError::Schema { path: self.path.clone(), source })?;
-                    visit(sequence, &record);
-                }
+    /// A block from the cache, or from the file in one read.
+    pub(super) fn cached(&self, entry: &Entry) -> Result<Arc<CachedBlock>> {
+        let block = self.footer.number_of(entry);
+        if let Some(found) = self.cache.get(self.number, block) {
+            return Ok(found);
+        }
+        let mut bytes = vec![0; entry.bytes as usize];
+        self.file.read_exact_at(&mut bytes, entry.offset).map_err(StorageError::io("read", &self.path))?;
+        let found = CachedBlock::new(bytes, entry).map_err(|reason| self.corrupt(entry.offset, reason))?;
+        let found = Arc::new(found);
+        self.cache.insert(self.number, block, &found);
+        Ok(found)
+    }
+
+    /// The record of a sequence whose key is known, in one read at most; `None` where that sequence is not one of the key's.
+    pub(crate) fn get<'a>(&self, key: Key, sequence: u64, space: &'a mut PointSpace) -> Result<Option<RecordRef<'a>>> {
+        let Some(stripe) = self.footer.stripe_of(sequence) else { return Ok(None) };
+        self.get_in(self.footer.blocks_of(stripe, key), sequence, space)
+    }
+
+    fn get_in<'a>(&self, blocks: &[Entry], sequence: u64, space: &'a mut PointSpace) -> Result<Option<RecordRef<'a>>> {
+        let at = blocks.partition_point(|entry| entry.last_sequence < sequence);
+        let Some(entry) = blocks.get(at).filter(|entry| entry.first_sequence <= sequence) else { return Ok(None) };
+        let block = self.cached(entry)?;
+        let found = block.view().and_then(|view| {
+            let Some(row) = view.row_of(sequence)? else { return Ok(None) };
+            view.record(&block.head, row, space).map(Some)
+        });
+        found.map_err(|reason| self.corrupt(entry.offset, reason))
+    }
+
+    /// The record of a sequence, `None` where the table does not hold it: one read more than [`Self::get`] has, of up to some kilobytes.
+    pub(crate) fn get_sequence<'a>(&self, sequence: u64, space: &'a mut PointSpace) -> Result<Option<RecordRef<'a>>> {
+        let Some(number) = self.footer.stripe_of(sequence) else { return Ok(None) };
+        let stripe = &self.footer.stripes[number];
+        let index = (sequence - stripe.first_sequence) as usize;
+        let contradicts = || self.corrupt(stripe.order_offset, "the keys of a stripe's records contradict its blocks");
+        let blocks = self.footer.blocks_of_number(number, self.key_number(stripe, index)?).ok_or_else(contradicts)?;
+        self.get_in(blocks, sequence, space)?.map(Some).ok_or_else(contradicts)
+    }
+
+    /// Which of a stripe's keys its record `index` has.
+    fn key_number(&self, stripe: &Stripe, index: usize) -> Result<usize> {
+        let width = stripe.order_width();
+        if width == 0 {
+            return Ok(0);
+        }
+        let (at, length) = order::place(width, stripe.record_count as usize, index);
+        let offset = stripe.order_offset + at;
+        let mut piece = vec![0; length];
+        self.file.read_exact_at(&mut piece, offset).map_err(StorageError::io("read", &self.path))?;
+        let checked = order::check(&piece, stripe.first_sequence, index);
+        let key = checked.and_then(|()| order::key_at(&piece, width, index));
+        key.ok_or_else(|| self.corrupt(offset, "the checksum of its records' keys does not hold"))
+    }
+
+    /// The keys of all of a stripe's records, as they lie in the file, checked.
+    pub(super) fn order_checked(&self, stripe: &Stripe) -> Result<&[u8]> {
+        let all = &self.bytes()[stripe.order_offset as usize..][..stripe.order_bytes() as usize];
+        if all.is_empty() {
+            return Ok(all);
+        }
+        let records = stripe.record_count as usize;
+        for index in (0..records).step_by(order::PIECE_RECORDS) {
+            let (at, length) = order::place(stripe.order_width(), records, index);
+            let piece = &all[at as usize..at as usize + length];
+            order::check(piece, stripe.first_sequence, index)
+                .ok_or_else(|| self.corrupt(stripe.order_offset + at, "the checksum of its records' keys does not hold"))?;
+        }
+        Ok(all)
+    }
+
+    /// Whether it has records of a key.
+    pub(crate) fn contains(&self, key: Key) -> bool {
+        (0..self.stripes().len()).any(|stripe| !self.footer.blocks_of(stripe, key).is_empty())
+    }
+
+    /// Sequence of the last record of a key.
+    pub(crate) fn latest_sequence(&self, key: Key) -> Option<u64> {
+        let last = (0..self.stripes().len()).rev().find_map(|stripe| self.footer.blocks_of(stripe, key).last());
+        last.map(|entry| entry.last_sequence)
+    }
+
+    /// Tells every key and the number of its records, once for each block.
+    pub(crate) fn count_keys(&self, mut count: impl FnMut(Key, u64)) {
+        for entry in &self.footer.entries {
+            if let Some(kind) = u8::try_from(entry.kind).ok().and_then(Kind::from_wire) {
+                count(Key { kind, id: entry.id }, u64::from(entry.row_count));
             }
         }
-        Ok(())
     }
 
-    #[cold]
-    fn contradicts(&self, entry: &Entry) -> StorageError {
-        StorageError::corrupt(&self.path, entry.offset, CONTRADICTS.to_owned())
-    }
-}
-
-const CONTRADICTS: &str = "the blocks of a stripe contradict each other";
-
-/// Memory that a scan uses again.
-#[derive(Debug, Default)]
-pub(crate) struct ScanSpace {
-    columns: Columns,
-    words: Vec<u64>,
-}
-
-/// The records of a stripe, in the order of the stream.
-#[derive(Debug, Default)]
-pub(super) struct Rows {
-    first_sequence: u64,
-    /// Lengths, then where each ends.
-    ends: Vec<u32>,
-    words: Vec<u64>,
-    bytes: usize,
-    /// By block.
-    columns: Vec<Columns>,
-}
-
-impl Rows {
-    fn begin(&mut self, first_sequence: u64, count: usize, bytes: usize) {
-        (self.first_sequence, self.bytes) = (first_sequence, bytes);
-        self.ends.clear();
-        self.ends.resize(count, 0);
-    }
-
-    /// Notes how long the records of a block are; `None` where two claim one place.
-    fn measure(&mut self, columns: &Columns) -> Option<()> {
-        for (row, sequence) in columns.sequences().iter().enumerate() {
-            let place = usize::try_from(sequence.checked_sub(self.first_sequence)?).ok()?;
-            let length = self.ends.get_mut(place)?;
-            if *length != 0 {
-                return None;
-            }
-            *length = columns.record_bytes(row) as u32;
-        }
-        Some(())
-    }
-
-    /// Gives every record its place; `None` where they are not as many bytes as the stripe says.
-    fn place(&mut self) -> Option<()> {
-        let mut end = 0u32;
-        for length in &mut self.ends {
-            end = end.checked_add(*length).filter(|_| *length > 0)?;
-            *length = end;
-        }
-        self.words.resize(self.bytes / 8, 0);
-        (end as usize == self.bytes).then_some(())
-    }
-
-    fn fill(&mut self, columns: &mut Columns) {
-        for row in 0..columns.sequences().len() {
-            let place = (columns.sequences()[row] - self.first_sequence) as usize;
-            let from = if place == 0 { 0 } else { self.ends[place - 1] as usize };
-            let to = self.ends[place] as usize;
-            columns.write_next(&mut self.words.as_mut_bytes()[from..to]);
-        }
-    }
-
-    /// All of them, one behind the other.
-    pub(super) fn bytes(&self) -> &[u8] {
-        &self.words.as_bytes()[..self.bytes]
+    /// The last record of a key.
+    pub(crate) fn latest<'a>(&self, key: Key, space: &'a mut PointSpace) -> Result<Option<RecordRef<'a>>> {
+        let last = (0..self.stripes().len()).rev().find_map(|stripe| self.footer.blocks_of(stripe, key).last());
+        last.map_or(Ok(None), |entry| self.get(key, entry.last_sequence, space))
     }
 }

@@ -1,89 +1,136 @@
 //! Making a table.
 
 use super::{
-    block::BlockBuilder,
+    builder::BlockBuilder,
     footer::{Entry, Head, Stripe, Tail},
+    ids::Ids,
+    order,
+    output::Output,
+    shape::Key,
 };
 use crate::{
     bus::Stream,
-    disk::{Access, DiskFile},
     error::{Result, StorageError},
 };
-use std::{collections::BTreeMap, path::PathBuf};
+use std::{
+    collections::HashMap,
+    hash::{BuildHasherDefault, Hasher},
+    path::{Path, PathBuf},
+};
 use tapewire_schemas::{RecordRef, TimeFence};
 
 /// Records of a stripe at most, and their bytes: what a reader in order holds decoded.
 const STRIPE_RECORDS_MAX: u32 = 1 << 18;
 const STRIPE_BYTES_MAX: u32 = 32 << 20;
-/// Blocks are written to the file in pieces of about so many bytes.
-const WRITE_BYTES: usize = 1 << 20;
+/// A stripe ends when it has so many bytes, and so many records for each of its keys: short stripes are decoded within a processor's
+/// cache, stripes of many keys need to be long so that their blocks are not small.
+const STRIPE_BYTES: u32 = 4 << 20;
+const STRIPE_KEY_RECORDS: u32 = 512;
+
+/// What a new table begins with.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct TableStart {
+    pub(crate) first_sequence: u64,
+    /// What is known of times before the first record.
+    pub(crate) fence: TimeFence,
+    /// zstd level of blocks; 0 is no compression.
+    pub(crate) zstd_level: i32,
+}
 
 /// A table in the making: records go in as they follow each other in the stream.
 pub(crate) struct TableWriter {
-    file: Box<dyn DiskFile>,
+    output: Output,
     path: PathBuf,
     compressor: Option<zstd::bulk::Compressor<'static>>,
-    builders: BTreeMap<(u8, u32), BlockBuilder>,
+    builders: Vec<BlockBuilder>,
+    /// The builder of a key.
+    by_key: HashMap<Key, u32, BuildHasherDefault<KeyHasher>>,
+    last: Option<(Key, u32)>,
+    /// Of every record of the open stripe, its builder.
+    order: Vec<u64>,
+    /// Keys that the open stripe has so far.
+    stripe_keys: u32,
     /// Blocks of the open stripe that are finished: they wait for the others, because a stripe's blocks are sorted.
     finished: Vec<(Entry, Vec<u8>)>,
     spare: Vec<Vec<u8>>,
-    entries: Vec<Entry>,
-    stripes: Vec<Stripe>,
     stripe: Stripe,
-    tail: Tail,
     fence: TimeFence,
-    /// Blocks that are not in the file yet, and where they go.
-    pending: Vec<u8>,
-    written: u64,
+    ids: Ids,
 }
 
 impl TableWriter {
-    /// Begins a table in a new file; `zstd_level` 0 is no compression. `fence` is what was known before its first record.
-    pub(crate) fn create(stream: &Stream, path: PathBuf, first_sequence: u64, fence: TimeFence, zstd_level: i32) -> Result<Self> {
-        let file = stream.disk().open(&path, Access::Create).map_err(StorageError::io("create", &path))?;
-        let compressor = (zstd_level != 0).then(|| zstd::bulk::Compressor::new(zstd_level)).transpose();
-        let compressor = compressor.map_err(StorageError::io("compress", &path))?;
-        let head = Head::new(stream.bus().id(), stream.id(), first_sequence);
+    /// Begins a table in a new file.
+    pub(crate) fn create(stream: &Stream, path: &Path, start: TableStart) -> Result<Self> {
+        let compressor = (start.zstd_level != 0).then(|| zstd::bulk::Compressor::new(start.zstd_level)).transpose();
+        let compressor = compressor.map_err(StorageError::io("compress", path))?;
+        let head = Head::new(stream.bus().id(), stream.id(), start.first_sequence);
+        let tail = Tail::beginning(start.first_sequence, start.fence);
         Ok(Self {
-            file,
-            path,
+            output: Output::create(stream, path, &head, tail)?,
+            path: path.to_owned(),
             compressor,
-            builders: BTreeMap::new(),
+            builders: Vec::new(),
+            by_key: HashMap::default(),
+            last: None,
+            order: Vec::new(),
+            stripe_keys: 0,
             finished: Vec::new(),
             spare: Vec::new(),
-            entries: Vec::new(),
-            stripes: Vec::new(),
-            stripe: Stripe { first_sequence, record_count: 0, record_bytes: 0, first_entry: 0, entry_count: 0 },
-            tail: Tail::beginning(first_sequence),
-            fence,
-            pending: zerocopy::IntoBytes::as_bytes(&head).to_vec(),
-            written: 0,
+            stripe: Stripe { first_sequence: start.first_sequence, ..Stripe::default() },
+            fence: start.fence,
+            ids: Ids::default(),
         })
     }
 
-    /// Takes the record that follows.
-    pub(crate) fn push(&mut self, record: &RecordRef<'_>) -> Result<()> {
-        let sequence = self.stripe.first_sequence + u64::from(self.stripe.record_count);
-        let bytes = record.bytes().len() as u32;
-        let key = (record.kind() as u8, record.instrument_id());
-        let builder = self.builders.entry(key).or_insert_with(|| BlockBuilder::new(record.kind(), record.instrument_id()));
+    /// Takes the record that follows, written in an epoch that is not before the last one's.
+    pub(crate) fn push(&mut self, epoch: u32, record: &RecordRef<'_>) -> Result<()> {
+        if epoch != self.stripe.epoch {
+            self.finish_stripe()?;
+            self.stripe.epoch = epoch;
+        }
+        let sequence = self.next_sequence();
+        let builder_number = self.builder(Key::of(record));
+        let builder = &mut self.builders[builder_number as usize];
+        if builder.row_count() == 0 && !self.finished.iter().any(|(entry, _)| entry.key() == Key::of(record).wire()) {
+            self.stripe_keys += 1;
+        }
         builder.push(sequence, record);
+        let is_full = builder.is_full();
         if let Some(time) = record.time() {
             self.fence.note(time);
         }
-        if builder.is_full() {
-            self.finish_block(key)?;
+        self.ids.note(record);
+        self.order.push(u64::from(builder_number));
+        if is_full {
+            self.finish_block(builder_number as usize)?;
         }
         self.stripe.record_count += 1;
-        self.stripe.record_bytes += bytes;
-        if self.stripe.record_count >= STRIPE_RECORDS_MAX || self.stripe.record_bytes >= STRIPE_BYTES_MAX {
+        self.stripe.record_bytes += record.bytes().len() as u32;
+        let stripe = &self.stripe;
+        let is_long = stripe.record_bytes >= STRIPE_BYTES && stripe.record_count >= self.stripe_keys * STRIPE_KEY_RECORDS;
+        if is_long || stripe.record_count >= STRIPE_RECORDS_MAX || stripe.record_bytes >= STRIPE_BYTES_MAX {
             self.finish_stripe()?;
         }
         Ok(())
     }
 
-    fn finish_block(&mut self, key: (u8, u32)) -> Result<()> {
-        let Some(builder) = self.builders.get_mut(&key).filter(|builder| builder.row_count() > 0) else { return Ok(()) };
+    /// The number of a key's builder.
+    fn builder(&mut self, key: Key) -> u32 {
+        if let Some((last, number)) = self.last
+            && last == key
+        {
+            return number;
+        }
+        let number = *self.by_key.entry(key).or_insert_with(|| {
+            self.builders.push(BlockBuilder::new(key));
+            self.builders.len() as u32 - 1
+        });
+        self.last = Some((key, number));
+        number
+    }
+
+    fn finish_block(&mut self, builder: usize) -> Result<()> {
+        let builder = &mut self.builders[builder];
         let mut bytes = self.spare.pop().unwrap_or_default();
         let head = builder.finish(self.compressor.as_mut(), &mut bytes).map_err(StorageError::io("compress", &self.path))?;
         self.finished.push((Entry::new(&head, 0, bytes.len()), bytes));
@@ -91,45 +138,46 @@ impl TableWriter {
     }
 
     fn finish_stripe(&mut self) -> Result<()> {
-        let keys: Vec<(u8, u32)> = self.builders.keys().copied().collect();
-        keys.into_iter().try_for_each(|key| self.finish_block(key))?;
         if self.stripe.record_count == 0 {
             return Ok(());
         }
-        self.finished.sort_by_key(|(entry, _)| (entry.key(), entry.first_sequence));
-        let mut finished = std::mem::take(&mut self.finished);
-        for (mut entry, mut bytes) in finished.drain(..) {
-            entry.offset = self.written + self.pending.len() as u64;
-            self.pending.extend_from_slice(&bytes);
-            if entry.ts_min <= entry.ts_max {
-                (self.tail.ts_min, self.tail.ts_max) = (self.tail.ts_min.min(entry.ts_min), self.tail.ts_max.max(entry.ts_max));
-            }
-            self.entries.push(entry);
-            bytes.clear();
-            self.spare.push(bytes);
-            if self.pending.len() >= WRITE_BYTES {
-                self.write()?;
+        for builder in 0..self.builders.len() {
+            if self.builders[builder].row_count() > 0 {
+                self.finish_block(builder)?;
             }
         }
+        self.finished.sort_unstable_by_key(|(entry, _)| (entry.key(), entry.first_sequence));
+        let mut finished = std::mem::take(&mut self.finished);
+        for (entry, bytes) in &finished {
+            self.output.block(*entry, bytes)?;
+        }
+        self.number_keys(&finished);
+        self.spare.extend(finished.drain(..).map(|(_, mut bytes)| {
+            bytes.clear();
+            bytes
+        }));
         self.finished = finished;
-        self.tail.record_bytes += u64::from(self.stripe.record_bytes);
-        self.stripe.entry_count = self.entries.len() as u32 - self.stripe.first_entry;
-        self.stripes.push(self.stripe);
-        self.stripe = Stripe {
-            first_sequence: self.stripe.first_sequence + u64::from(self.stripe.record_count),
-            record_count: 0,
-            record_bytes: 0,
-            first_entry: self.entries.len() as u32,
-            entry_count: 0,
-        };
+        (self.stripe.fence_ts_max, self.stripe.fence_late_ns_max) = (self.fence.ts_max, self.fence.late_ns_max);
+        let (first, order) = (self.stripe.first_sequence, &self.order);
+        self.output.stripe(self.stripe, |width, out| order::write(first, width, order, out))?;
+        self.stripe = Stripe { first_sequence: self.next_sequence(), epoch: self.stripe.epoch, ..Stripe::default() };
+        self.stripe_keys = 0;
+        self.order.clear();
         Ok(())
     }
 
-    fn write(&mut self) -> Result<()> {
-        self.file.write_all_at(&self.pending, self.written).map_err(StorageError::io("write", &self.path))?;
-        self.written += self.pending.len() as u64;
-        self.pending.clear();
-        Ok(())
+    /// Numbers the keys of the stripe in their order, and says so of every record.
+    fn number_keys(&mut self, finished: &[(Entry, Vec<u8>)]) {
+        let mut numbers: HashMap<(u32, u32), u64> = HashMap::new();
+        for (entry, _) in finished {
+            let next = numbers.len() as u64;
+            numbers.entry(entry.key()).or_insert(next);
+        }
+        let mut by_builder = vec![0; self.builders.len()];
+        for (key, builder) in &self.by_key {
+            by_builder[*builder as usize] = numbers.get(&key.wire()).copied().unwrap_or(0);
+        }
+        self.order.iter_mut().for_each(|builder| *builder = by_builder[*builder as usize]);
     }
 
     /// The sequence of the next record.
@@ -137,17 +185,45 @@ impl TableWriter {
         self.stripe.first_sequence + u64::from(self.stripe.record_count)
     }
 
-    /// Ends the table: synced on return, its name not. Returns the bytes of the file.
-    pub(crate) fn finish(mut self, epoch: u32) -> Result<u64> {
+    /// What is known of times up to the last record.
+    pub(crate) fn fence(&self) -> TimeFence {
+        self.fence
+    }
+
+    /// Bytes that are in the file so far.
+    pub(crate) fn written_bytes(&self) -> u64 {
+        self.output.written_bytes()
+    }
+
+    /// Ends the table, which has records: synced on return, its name not. Returns the bytes of the file.
+    pub(crate) fn finish(mut self) -> Result<u64> {
         self.finish_stripe()?;
-        let directory_offset = self.written + self.pending.len() as u64;
-        self.tail.last_sequence = self.next_sequence() - 1;
-        (self.tail.fence_ts_max, self.tail.fence_late_ns_max) = (self.fence.ts_max, self.fence.late_ns_max);
-        (self.tail.directory_offset, self.tail.epoch) = (directory_offset, epoch);
-        let footer = self.tail.seal(&self.entries, &self.stripes);
-        self.pending.extend_from_slice(&footer);
-        self.write()?;
-        self.file.sync_data().map_err(StorageError::io("sync", &self.path))?;
-        Ok(self.written)
+        self.output.finish(self.ids)
+    }
+}
+
+/// Keys come from our own registry: any hash does.
+#[derive(Debug, Default)]
+struct KeyHasher(u64);
+
+impl Hasher for KeyHasher {
+    fn finish(&self) -> u64 {
+        self.0
+    }
+
+    fn write(&mut self, bytes: &[u8]) {
+        bytes.iter().for_each(|byte| self.write_u64(u64::from(*byte)));
+    }
+
+    fn write_u32(&mut self, number: u32) {
+        self.write_u64(u64::from(number));
+    }
+
+    fn write_u64(&mut self, number: u64) {
+        self.0 = (self.0.rotate_left(5) ^ number).wrapping_mul(0x9e37_79b9_7f4a_7c15);
+    }
+
+    fn write_isize(&mut self, number: isize) {
+        self.write_u64(number as u64);
     }
 }
