@@ -22,5 +22,6 @@ mod round_trip;
 mod sim_crash;
 mod sim_disk;
 mod store;
+mod store_crash;
 mod store_questions;
 mod times;
