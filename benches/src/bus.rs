@@ -124,7 +124,7 @@ impl Drop for BusHome {
         if let Err(error) = std::fs::remove_dir_all(self.bus.memory_directory()) {
             debug_assert_eq!(error.kind(), std::io::ErrorKind::NotFound);
         }
-        let prefix = TransportConfig::new(self.bus.id(), PING, 0).memory_prefix();
+        let prefix = TransportConfig::new(self.bus.memory_id(), PING, 0).memory_prefix();
         for entry in std::fs::read_dir(MEMORY_DIRECTORY).into_iter().flatten().flatten() {
             if entry.file_name().to_string_lossy().starts_with(&prefix) {
                 let removed = std::fs::remove_file(entry.path());

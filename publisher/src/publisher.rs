@@ -63,6 +63,7 @@ impl Publisher {
             pages_ahead: settings.pages_ahead,
             subscribers_max: settings.subscribers_max,
             lag_pages_max: settings.lag_pages_max,
+            memory_id: bus.memory_id(),
             ..TransportConfig::new(bus.id(), &settings.stream_name, writer.stream().id())
         };
         let status = writer.status();

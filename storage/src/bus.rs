@@ -1,7 +1,7 @@
 //! The bus directory: identity, streams and where their files lie.
 //!
 //! ```text
-//! BUS/bus.id                           random identity, made once
+//! BUS/bus.id                           random identity, made once; a copy's memory has one of its own
 //! BUS/bus.lock                         held while the identity is made
 //! BUS/<stream>/writer.lock             flock of the one writer, its pid inside
 //! BUS/<stream>/epoch                   the newest epoch, and where it ended if it ended in good order
@@ -34,6 +34,7 @@ const MEMORY_DIRECTORY: &str = "/dev/shm";
 pub struct Bus {
     directory: PathBuf,
     id: u128,
+    memory_id: u128,
     disk: Arc<dyn Disk>,
 }
 
@@ -95,7 +96,7 @@ impl Bus {
                     return Ok(bus);
                 }
                 let id = random_id(disk.as_ref())?;
-                small_file::write(disk.as_ref(), &directory.join("bus.id"), "bus", &id_payload(id))?;
+                small_file::write(disk.as_ref(), &directory.join("bus.id"), "bus", &id_payload(id, id))?;
             } else {
                 Wait::Sleep(CREATE_LOOK_INTERVAL).once();
             }
@@ -106,11 +107,22 @@ impl Bus {
     fn look(disk: Arc<dyn Disk>, directory: &Path) -> Result<Option<Self>> {
         let path = directory.join("bus.id");
         let Some(payload) = small_file::read(disk.as_ref(), &path, "bus")? else { return Ok(None) };
-        let id = small_file::field(&payload, "id")
-            .and_then(|text| u128::from_str_radix(text, 16).ok())
-            .filter(|id| payload == id_payload(*id))
-            .ok_or_else(|| StorageError::corrupt(&path, 0, "it has no id of 32 hexadecimal digits"))?;
-        Ok(Some(Self { directory: directory.to_owned(), id, disk }))
+        let number = |key| small_file::field(&payload, key).and_then(|text| u128::from_str_radix(text, 16).ok());
+        let id = number("id").ok_or_else(|| StorageError::corrupt(&path, 0, "it has no id of 32 hexadecimal digits"))?;
+        let memory_id = number("memory").unwrap_or(id);
+        if payload != id_payload(id, memory_id) {
+            return Err(StorageError::corrupt(&path, 0, "it has no id of 32 hexadecimal digits"));
+        }
+        Ok(Some(Self { directory: directory.to_owned(), id, memory_id, disk }))
+    }
+
+    /// Makes a directory a copy of this bus: the same identity, so that its files are its own, and memory of its own, so that both can live
+    /// on one machine.
+    pub(crate) fn found_copy(&self, directory: &Path) -> Result<Self> {
+        self.disk.create_dir_all(directory).map_err(StorageError::io("create", directory))?;
+        let memory_id = random_id(self.disk.as_ref())?;
+        small_file::write(self.disk.as_ref(), &directory.join("bus.id"), "bus", &id_payload(self.id, memory_id))?;
+        Ok(Self { directory: directory.to_owned(), id: self.id, memory_id, disk: Arc::clone(&self.disk) })
     }
 
     /// The directory.
@@ -119,10 +131,16 @@ impl Bus {
         &self.directory
     }
 
-    /// The random identity.
+    /// The random identity: every page and file of the bus carries it, and of its copies.
     #[must_use]
     pub fn id(&self) -> u128 {
         self.id
+    }
+
+    /// What names the bus's memory on a host: its identity, unless it is a copy of another bus, which has one of its own.
+    #[must_use]
+    pub fn memory_id(&self) -> u128 {
+        self.memory_id
     }
 
     /// A stream of this bus, whether or not it has been written.
@@ -143,7 +161,7 @@ impl Bus {
     /// Directory of memory files.
     #[must_use]
     pub fn memory_directory(&self) -> PathBuf {
-        Path::new(MEMORY_DIRECTORY).join(format!("tapewire-{:032x}", self.id))
+        Path::new(MEMORY_DIRECTORY).join(format!("tapewire-{:032x}", self.memory_id))
     }
 }
 
@@ -308,8 +326,8 @@ impl EpochState {
     }
 }
 
-fn id_payload(id: u128) -> String {
-    format!("id={id:032x}")
+fn id_payload(id: u128, memory_id: u128) -> String {
+    if id == memory_id { format!("id={id:032x}") } else { format!("id={id:032x} memory={memory_id:032x}") }
 }
 
 pub(crate) fn random_id(disk: &dyn Disk) -> Result<u128> {

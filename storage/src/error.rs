@@ -218,6 +218,34 @@ pub enum StorageError {
         /// Directory of the stream.
         path: PathBuf,
     },
+    /// A snapshot's name becomes the name of a directory.
+    #[error("{name:?} is no name of a snapshot: 1 to 64 letters, digits, '-', '_' and '.', not beginning with '.'")]
+    SnapshotName {
+        /// The name.
+        name: String,
+    },
+    /// There is a snapshot of that name.
+    #[error("there is a snapshot {name:?} ({}): take another name, or delete it with `tapewire snapshot delete`", path.display())]
+    SnapshotExists {
+        /// The name.
+        name: String,
+        /// Where it is.
+        path: PathBuf,
+    },
+    /// There is no snapshot of that name.
+    #[error("stream {} has no snapshot {name:?}: `tapewire snapshot list` shows what there is", path.display())]
+    NoSnapshot {
+        /// The name.
+        name: String,
+        /// Directory of the stream.
+        path: PathBuf,
+    },
+    /// A directory that was to become a bus is one.
+    #[error("{} is a bus already: name a directory that is empty or not there", path.display())]
+    BusExists {
+        /// The directory.
+        path: PathBuf,
+    },
     /// Another consumer has the cursor.
     #[error("cursor {name:?} is being moved by another consumer: stop that one first, or take another name ({})", path.display())]
     CursorBusy {

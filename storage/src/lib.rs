@@ -97,7 +97,10 @@ pub use retention::{
     SegmentState, StoreHold, prune_stream,
 };
 pub use series::Series;
-pub use store::{StopSignal, Store, StoreCounters, StoreLevel, StoreSettings, StoreStep, StoreTail};
+pub use store::{
+    Snapshot, StopSignal, Store, StoreCounters, StoreLevel, StoreSettings, StoreStep, StoreTail, create_snapshot, delete_snapshot,
+    list_snapshots, restore_snapshot,
+};
 pub use stored::StoreMark;
 pub use verify::{VerifiedPage, VerifyReport, verify_pages, verify_stream};
 pub use wal::{CutGroup, Tail};

@@ -76,6 +76,11 @@ impl StoreMark {
     }
 }
 
+/// Says, in files that nobody else has yet, how far their store has come.
+pub(crate) fn note_stored(stream: &Stream, sequence: u64) -> Result<()> {
+    small_file::write(stream.disk(), &stream.path(FILE_NAME), "stored", &stored_payload(sequence))
+}
+
 fn stored_payload(sequence: u64) -> String {
     format!("sequence={sequence}")
 }

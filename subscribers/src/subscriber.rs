@@ -148,6 +148,7 @@ impl Subscriber {
             pages_ahead: settings.pages_ahead,
             subscribers_max: settings.subscribers_max,
             lag_pages_max: settings.lag_pages_max,
+            memory_id: bus.memory_id(),
             ..TransportConfig::new(bus.id(), stream.name(), stream.id())
         };
         let live = match settings.tier {

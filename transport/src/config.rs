@@ -37,8 +37,10 @@ const _: () = {
 /// Where a stream's pages live and how many there are. Sender and readers of a stream use the same values.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct TransportConfig {
-    /// Random identity of the bus; it separates the memory of several buses on a host.
+    /// Random identity of the bus, which every page carries.
     pub bus_id: u128,
+    /// What separates the memory of several buses on a host: the identity, but of a copy.
+    pub memory_id: u128,
     /// Name of the stream: 1 to 64 letters, digits, `-`, `_` or `.`.
     pub stream_name: String,
     /// Number of the stream, which every page carries.
@@ -55,7 +57,15 @@ impl TransportConfig {
     /// The defaults: 8 pages ahead, 8 readers, 32 pages of lag; a pool of 75 pages, 19 MiB.
     #[must_use]
     pub fn new(bus_id: u128, stream_name: impl Into<String>, stream_id: u32) -> Self {
-        Self { bus_id, stream_name: stream_name.into(), stream_id, pages_ahead: 8, subscribers_max: 8, lag_pages_max: 32 }
+        Self {
+            bus_id,
+            memory_id: bus_id,
+            stream_name: stream_name.into(),
+            stream_id,
+            pages_ahead: 8,
+            subscribers_max: 8,
+            lag_pages_max: 32,
+        }
     }
 
     /// Pages in the history: every open one and [`HISTORY_EXTRA_PAGES`].
@@ -89,19 +99,19 @@ impl TransportConfig {
     /// The directory in which iceoryx2 notes who is there, below the memory directory of the bus.
     #[must_use]
     pub fn memory_directory(&self) -> PathBuf {
-        Path::new(MEMORY_DIRECTORY).join(format!("tapewire-{:032x}", self.bus_id)).join("iox2")
+        Path::new(MEMORY_DIRECTORY).join(format!("tapewire-{:032x}", self.memory_id)).join("iox2")
     }
 
     /// How the names of this bus's segments in `/dev/shm` begin.
     #[must_use]
     pub fn memory_prefix(&self) -> String {
-        format!("tw_{:.12}_", format!("{:032x}", self.bus_id))
+        format!("tw_{:.12}_", format!("{:032x}", self.memory_id))
     }
 
     /// The name of the iceoryx2 service.
     #[must_use]
     pub fn service_name(&self) -> String {
-        format!("tapewire/{:032x}/{}", self.bus_id, self.stream_name)
+        format!("tapewire/{:032x}/{}", self.memory_id, self.stream_name)
     }
 
     /// Checks every field against its documented range.

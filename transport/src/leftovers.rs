@@ -23,9 +23,9 @@ pub struct Leftovers {
 ///
 /// # Errors
 /// [`TransportError::Directory`] where shared memory cannot be listed.
-pub fn find_leftovers(bus_id: u128) -> Result<Leftovers, TransportError> {
+pub fn find_leftovers(memory_id: u128) -> Result<Leftovers, TransportError> {
     let failed = |source| TransportError::Directory { path: MEMORY_DIRECTORY.into(), source };
-    let prefix = TransportConfig::new(bus_id, "market", 0).memory_prefix();
+    let prefix = TransportConfig::new(memory_id, "market", 0).memory_prefix();
     let seen = Seen::look(&prefix);
     let mut found = Leftovers::default();
     for entry in std::fs::read_dir(MEMORY_DIRECTORY).map_err(failed)? {

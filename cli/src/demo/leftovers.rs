@@ -78,7 +78,7 @@ fn remove(directory: &PathBuf) {
 
 /// Removes what a bus has in shared memory: its directory is gone, or goes.
 pub fn remove_memory(bus: &Bus) {
-    let prefix = tapewire_transport::TransportConfig::new(bus.id(), "market", 0).memory_prefix();
+    let prefix = tapewire_transport::TransportConfig::new(bus.memory_id(), "market", 0).memory_prefix();
     let memory = bus.memory_directory();
     if let Err(error) = remove_dir_all(&memory)
         && error.kind() != std::io::ErrorKind::NotFound

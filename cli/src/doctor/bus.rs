@@ -130,7 +130,7 @@ fn stale(bus: &Bus) -> anyhow::Result<Vec<Check>> {
     if dead > 0 {
         checks.push(Check::warn("cells", format!("{dead} of processes that died"), "the next publisher or subscriber removes them"));
     }
-    let left = find_leftovers(bus.id())?;
+    let left = find_leftovers(bus.memory_id())?;
     if !left.unknown.is_empty() {
         let found =
             format!("{} of {} files may be in use: their owner's processes are not shown to this user", left.unknown.len(), left.files);

@@ -107,6 +107,15 @@ pub(super) fn read(stream: &Stream) -> Result<Option<(Registry, End)>> {
     Ok(Some((registry, End { offset: newest.end, hasher, next_slot })))
 }
 
+/// The entries up to an end that was read.
+pub(super) fn read_entries(stream: &Stream, end: &End) -> Result<Vec<u8>> {
+    let path = stream.path(FILE_NAME);
+    let file = stream.disk().open(&path, Access::Read).map_err(StorageError::io("open", &path))?;
+    let mut bytes = vec![0; (end.offset - ENTRIES_OFFSET) as usize];
+    file.read_exact_at(&mut bytes, ENTRIES_OFFSET).map_err(StorageError::io("read", &path))?;
+    Ok(bytes)
+}
+
 fn read_slot(file: &dyn DiskFile, path: &Path, index: usize) -> Result<Slot> {
     for _ in 0..SLOT_LOOKS_MAX {
         let mut slot = Slot::new_zeroed();

@@ -16,6 +16,12 @@ pub use rebuild::{RebuiltRegistry, rebuild_registry};
 use std::collections::BTreeMap;
 use tapewire_schemas::{Account, Body, Event, Instrument, Payload, RECORD_HEADER_BYTES, RecordRef, Scale, Stamp};
 
+/// Gives a copy of a stream its registry, as it is now.
+pub(crate) fn copy_registry(stream: &Stream, copy: &Stream) -> Result<()> {
+    let Some((_, end)) = file::read(stream)? else { return Ok(()) };
+    RegistryFile::create(copy, &file::read_entries(stream, &end)?).map(drop)
+}
+
 /// Length and checksum in front of a record.
 const ENTRY_HEAD_BYTES: usize = 8;
 const INSTRUMENT_RECORD_BYTES: usize = RECORD_HEADER_BYTES + size_of::<Instrument>();

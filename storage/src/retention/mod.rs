@@ -17,6 +17,6 @@ mod worker;
 
 pub(crate) use pin::{Pin, make_directory};
 pub use policy::{Hold, Holder, RetentionChoice, RetentionPolicy, RetentionState, SegmentState, StoreHold};
-pub(crate) use prune::kept_from;
 pub use prune::{PruneReport, prune_stream};
+pub(crate) use prune::{kept_from, note_kept};
 pub use worker::{RetentionCounters, RetentionSettings, RetentionWorker};

@@ -160,7 +160,7 @@ pub(crate) fn kept_from(stream: &Stream) -> Result<u64> {
 }
 
 /// Says, before anything is deleted, from where on everything is kept.
-fn note_kept(stream: &Stream, oldest: u64) -> Result<()> {
+pub(crate) fn note_kept(stream: &Stream, oldest: u64) -> Result<()> {
     let oldest = oldest.max(kept_from(stream)?);
     small_file::write(stream.disk(), &stream.path("kept"), "kept", &kept_payload(oldest))
 }

@@ -21,6 +21,7 @@ mod ring_damage;
 mod round_trip;
 mod sim_crash;
 mod sim_disk;
+mod snapshots;
 mod store;
 mod store_crash;
 mod store_questions;

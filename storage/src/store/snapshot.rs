@@ -1,0 +1,271 @@
+//! Snapshots: the store and the log as they are now, as a bus of their own, for the price of their names.
+//!
+//! ```text
+//! store/snapshots/<name>/bus.id                 the bus's identity, and memory of its own
+//! store/snapshots/<name>/snapshot               what it holds; written last
+//! store/snapshots/<name>/<stream>/…             the stream: closed, its files the store's own under a second name
+//! ```
+//!
+//! Files that never change are linked; the newest segment of the log, which its writer is still writing, is copied as far as it is sealed. Nobody
+//! is stopped meanwhile: what compaction or retention takes away between looking and linking is looked for again. A snapshot without its last
+//! file is one that was not finished. Any command reads a snapshot as it reads a bus, and the first writer of a restored one goes on behind it.
+
+use super::files::{StoreFiles, remove, sync_dir};
+use crate::{
+    bus::{Bus, EpochState, Stream, is_name},
+    disk::Access,
+    error::{Result, StorageError},
+    journal::JournalCopy,
+    manifest::{Manifest, Version, read_manifest},
+    registry::{Registry, copy_registry},
+    retention::note_kept,
+    small_file,
+    stored::{note_stored, seq_stored},
+    wal::{Validity, list_segments, segment_name, validate},
+    writer::recover_stream,
+};
+use std::path::{Path, PathBuf};
+use tapewire_schemas::PAGE_BYTES;
+
+/// A snapshot that is whole.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Snapshot {
+    /// Its name.
+    pub name: String,
+    /// The bus that it is.
+    pub path: PathBuf,
+    /// First record; 0 where there is none.
+    pub first: u64,
+    /// Last record; 0 where there is none.
+    pub last: u64,
+    /// When it was made, nanoseconds since the UNIX epoch.
+    pub ts_made: u64,
+}
+
+/// How often a copy is begun anew because files went while it was made.
+const TRIES_MAX: u32 = 16;
+
+/// Makes a snapshot of a stream, with everything that is durable by now. Any process with the right to write there may do it, beside tail and
+/// writer or without.
+///
+/// # Errors
+/// [`StorageError::SnapshotName`], [`StorageError::SnapshotExists`], [`StorageError::NoStream`], damage, and what the file system says.
+pub fn create_snapshot(stream: &Stream, name: &str, ts_now: u64) -> Result<Snapshot> {
+    if !is_name(name) {
+        return Err(StorageError::SnapshotName { name: name.to_owned() });
+    }
+    let path = StoreFiles::new(stream).snapshots().join(name);
+    if small_file::read(stream.disk(), &path.join(FILE_NAME), FILE_NAME)?.is_some() {
+        return Err(StorageError::SnapshotExists { name: name.to_owned(), path });
+    }
+    let (first, last) = copy_until_whole(stream, &path)?;
+    let snapshot = Snapshot { name: name.to_owned(), path, first, last, ts_made: ts_now };
+    small_file::write(stream.disk(), &snapshot.path.join(FILE_NAME), FILE_NAME, &snapshot.payload())?;
+    Ok(snapshot)
+}
+
+/// Every snapshot of a stream that is whole, oldest first.
+///
+/// # Errors
+/// What the file system says, and [`StorageError::Corrupt`] where one's file is damaged.
+pub fn list_snapshots(stream: &Stream) -> Result<Vec<Snapshot>> {
+    let directory = StoreFiles::new(stream).snapshots();
+    let names = match stream.disk().list(&directory) {
+        Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Ok(Vec::new()),
+        other => other.map_err(StorageError::io("list", &directory))?,
+    };
+    let mut snapshots = Vec::new();
+    for name in names {
+        let path = directory.join(&name);
+        if let Some(payload) = small_file::read(stream.disk(), &path.join(FILE_NAME), FILE_NAME)? {
+            let snapshot = Snapshot::read(&name, &path, &payload);
+            snapshots.push(snapshot.ok_or_else(|| StorageError::corrupt(&path.join(FILE_NAME), 0, "it does not say what it holds"))?);
+        }
+    }
+    snapshots.sort_by_key(|snapshot| (snapshot.ts_made, snapshot.last));
+    Ok(snapshots)
+}
+
+/// Makes a new bus of a snapshot, in a directory that is empty or not there. Publishing to it goes on behind its last record.
+///
+/// # Errors
+/// [`StorageError::NoSnapshot`], [`StorageError::BusExists`] where the directory has a bus, damage, and what the file system says.
+pub fn restore_snapshot(stream: &Stream, name: &str, to: &Path) -> Result<Snapshot> {
+    let no_snapshot = || StorageError::NoSnapshot { name: name.to_owned(), path: stream.directory().to_owned() };
+    let snapshot = list_snapshots(stream)?.into_iter().find(|snapshot| snapshot.name == name).ok_or_else(no_snapshot)?;
+    if small_file::read(stream.disk(), &to.join("bus.id"), "bus")?.is_some() {
+        return Err(StorageError::BusExists { path: to.to_owned() });
+    }
+    let source = Bus::open_on(stream.bus().shared_disk(), &snapshot.path)?.stream(stream.name());
+    let (first, last) = copy_until_whole(&source, to)?;
+    Ok(Snapshot { path: to.to_owned(), first, last, ..snapshot })
+}
+
+/// Deletes a snapshot, whole or not.
+///
+/// # Errors
+/// [`StorageError::NoSnapshot`], and what the file system says.
+pub fn delete_snapshot(stream: &Stream, name: &str) -> Result<()> {
+    let path = StoreFiles::new(stream).snapshots().join(name);
+    if !is_name(name) || stream.disk().list(&path).is_err() {
+        return Err(StorageError::NoSnapshot { name: name.to_owned(), path: stream.directory().to_owned() });
+    }
+    // From now on it is none.
+    remove(stream, &path.join(FILE_NAME))?;
+    sync_dir(stream, &path)?;
+    remove_tree(stream, &path)
+}
+
+const FILE_NAME: &str = "snapshot";
+
+impl Snapshot {
+    fn payload(&self) -> String {
+        format!("first={} last={} ts_made={}", self.first, self.last, self.ts_made)
+    }
+
+    fn read(name: &str, path: &Path, payload: &str) -> Option<Self> {
+        let number = |key| small_file::field(payload, key).and_then(|text| text.parse().ok());
+        let (first, last, ts_made) = (number("first")?, number("last")?, number("ts_made")?);
+        let snapshot = Self { name: name.to_owned(), path: path.to_owned(), first, last, ts_made };
+        (snapshot.payload() == payload).then_some(snapshot)
+    }
+}
+
+/// Copies a stream to a bus of its own; its first and last record.
+fn copy_until_whole(stream: &Stream, to: &Path) -> Result<(u64, u64)> {
+    let mut tries = 0;
+    loop {
+        remove_tree(stream, to)?;
+        match copy_stream(stream, to) {
+            // Retention or compaction was faster.
+            Err(StorageError::Io { source, .. }) if source.kind() == std::io::ErrorKind::NotFound && tries < TRIES_MAX => tries += 1,
+            other => return other,
+        }
+    }
+}
+
+fn copy_stream(stream: &Stream, to: &Path) -> Result<(u64, u64)> {
+    let disk = stream.disk();
+    let no_stream = || StorageError::NoStream { path: stream.bus().directory().to_owned(), stream: stream.name().to_owned() };
+    let epoch = stream.epoch()?.ok_or_else(no_stream)?;
+    let bus = stream.bus().found_copy(to)?;
+    let copy = bus.stream(stream.name());
+    disk.create_dir_all(copy.directory()).map_err(StorageError::io("create", copy.directory()))?;
+    // The mark before the manifest: the manifest may have more.
+    let stored = seq_stored(stream)?;
+    if let Some(text) = read_manifest(stream, &StoreFiles::new(stream).manifest())? {
+        copy_store(stream, &copy, &text.version)?;
+        note_stored(&copy, stored)?;
+    }
+    copy_log(stream, &copy)?;
+    copy_registry(stream, &copy)?;
+    // Whatever is in these files was durable; the recovery finds where that ends.
+    copy.set_epoch(EpochState { closed_at: None, ..epoch }.settled(epoch.after))?;
+    let tail = recover_stream(&bus, stream.name())?;
+    sync_dir(stream, copy.directory())?;
+    sync_dir(stream, to)?;
+    let first = crate::LogReader::open(&copy)?.oldest()?.unwrap_or(0);
+    Registry::open(&copy)?;
+    Ok((first, tail.last_sequence))
+}
+
+/// Links every file of the store that the version names.
+fn copy_store(stream: &Stream, copy: &Stream, version: &Version) -> Result<()> {
+    let (from, to) = (StoreFiles::new(stream), StoreFiles::new(copy));
+    to.create(copy)?;
+    for part in &version.parts {
+        for (from, to) in from.of_part(part).iter().zip(to.of_part(part)) {
+            link_or_copy(stream, from, &to)?;
+        }
+    }
+    let names = stream.disk().list(&from.state()).map_err(StorageError::io("list", &from.state()))?;
+    for name in names.iter().filter(|name| name.ends_with(".sst")) {
+        link_or_copy(stream, &from.state().join(name), &to.state().join(name))?;
+    }
+    for directory in [to.segments(), to.tables(), to.state()] {
+        sync_dir(copy, &directory)?;
+    }
+    Manifest::replace(copy, &to.manifest(), version)
+}
+
+/// Links the segments of the log, and copies the newest one, which may be being written.
+fn copy_log(stream: &Stream, copy: &Stream) -> Result<()> {
+    let segments = list_segments(stream)?;
+    let Some((newest, complete)) = segments.split_last() else { return Ok(()) };
+    for first in complete {
+        let name = segment_name(*first);
+        link_or_copy(stream, &stream.path(&name), &copy.path(&name))?;
+    }
+    let name = segment_name(*newest);
+    let copied = copy_sealed(stream, &stream.path(&name), &copy.path(&name))?;
+    if copied == 0 {
+        // It has its name, and nothing in it yet.
+        remove(stream, &copy.path(&name))?;
+    }
+    if let Some(first) = segments.first().filter(|first| **first > 1 && (copied > 0 || segments.len() > 1)) {
+        note_kept(copy, *first)?;
+    }
+    Ok(())
+}
+
+/// Copies pages up to the first that has no seal that holds; how many.
+fn copy_sealed(stream: &Stream, from: &Path, to: &Path) -> Result<u64> {
+    let source = stream.disk().open(from, Access::Read).map_err(StorageError::io("open", from))?;
+    let page_count = source.length().map_err(StorageError::io("read", from))? / PAGE_BYTES as u64;
+    let target = stream.disk().open(to, Access::Create).map_err(StorageError::io("create", to))?;
+    let mut page = JournalCopy::new();
+    for page_number in 0..page_count {
+        let offset = page_number * PAGE_BYTES as u64;
+        // The writer may be writing this very page: its seals say whether what was read is whole.
+        let is_sealed = (0..SEALED_LOOKS_MAX)
+            .any(|_| source.read_exact_at(page.bytes_mut(), offset).is_ok() && matches!(validate(page.bytes()), Validity::Valid(_)));
+        if !is_sealed {
+            target.sync_data().map_err(StorageError::io("sync", to))?;
+            return Ok(page_number);
+        }
+        target.write_all_at(page.bytes(), offset).map_err(StorageError::io("write", to))?;
+    }
+    target.sync_data().map_err(StorageError::io("sync", to))?;
+    Ok(page_count)
+}
+
+/// Looks at a page that is being written.
+const SEALED_LOOKS_MAX: u32 = 8;
+/// Bytes that are copied at a time.
+const COPY_BYTES: usize = 4 << 20;
+
+/// A second name for a file that never changes; another file system gets a copy.
+pub(crate) fn link_or_copy(stream: &Stream, from: &Path, to: &Path) -> Result<()> {
+    match stream.disk().link(from, to) {
+        Err(error) if error.kind() == std::io::ErrorKind::CrossesDevices => {}
+        other => return other.map_err(StorageError::io("link", from)),
+    }
+    let source = stream.disk().open(from, Access::Read).map_err(StorageError::io("open", from))?;
+    let length = source.length().map_err(StorageError::io("read", from))?;
+    let target = stream.disk().open(to, Access::Create).map_err(StorageError::io("create", to))?;
+    let mut buffer = vec![0; COPY_BYTES.min(length as usize)];
+    let mut done = 0;
+    while done < length {
+        let piece = buffer.len().min((length - done) as usize);
+        source.read_exact_at(&mut buffer[..piece], done).map_err(StorageError::io("read", from))?;
+        target.write_all_at(&buffer[..piece], done).map_err(StorageError::io("write", to))?;
+        done += piece as u64;
+    }
+    target.sync_data().map_err(StorageError::io("sync", to))
+}
+
+/// Removes a directory and what is in it; none is no error.
+fn remove_tree(stream: &Stream, path: &Path) -> Result<()> {
+    let names = match stream.disk().list(path) {
+        Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Ok(()),
+        other => other.map_err(StorageError::io("list", path))?,
+    };
+    for name in names {
+        let path = path.join(name);
+        match stream.disk().list(&path) {
+            Ok(_) => remove_tree(stream, &path)?,
+            Err(_) => remove(stream, &path)?,
+        }
+    }
+    stream.disk().remove_dir(path).map_err(StorageError::io("remove", path))
+}

@@ -1,0 +1,98 @@
+//! A snapshot is a bus of its own with everything that was durable, whatever goes on meanwhile, and whatever becomes of the original.
+
+use crate::{
+    harness::{STREAM, TestBus, TestSequencer, check_all, names_with, remove_memory, settings},
+    store::{cold, hot, open, prune, settle, written},
+};
+use std::path::Path;
+use tapewire_storage::{
+    Bus, StorageError, StoreSettings, StreamWriter, create_snapshot, delete_snapshot, list_snapshots, restore_snapshot, verify_stream,
+};
+
+/// What is in a bus is right; its last sequence.
+fn check(path: &Path, starts: &[u64]) -> u64 {
+    let bus = Bus::open(path).unwrap();
+    let last = check_all(&bus, 1, starts);
+    assert_eq!(verify_stream(&bus.stream(STREAM), |_, _| {}).unwrap().last_sequence, last);
+    last
+}
+
+#[test]
+fn a_snapshot_outlives_its_store_and_goes_on() {
+    let test = TestBus::in_memory();
+    let stream = test.bus.stream(STREAM);
+    let last = written(&test.bus, 6);
+    let mut tail = open(&test.bus, hot());
+    settle(&mut tail);
+    let hot_one = create_snapshot(&stream, "hot", 7).unwrap();
+    assert_eq!((hot_one.first, hot_one.last), (1, last));
+    drop(tail);
+    let mut tail = open(&test.bus, StoreSettings { hot_bytes_max: 1 << 20, ..cold() });
+    settle(&mut tail);
+    prune(&test.bus);
+    let cold_one = create_snapshot(&stream, "cold", 8).unwrap();
+    assert_eq!((cold_one.first, cold_one.last), (1, last));
+    assert_eq!(list_snapshots(&stream).unwrap(), [hot_one.clone(), cold_one.clone()]);
+    assert!(matches!(create_snapshot(&stream, "cold", 9), Err(StorageError::SnapshotExists { .. })));
+    assert!(matches!(create_snapshot(&stream, "../x", 9), Err(StorageError::SnapshotName { .. })));
+    // The store gives up nearly everything.
+    drop(tail);
+    let mut tail = open(&test.bus, StoreSettings { bytes_max: Some(1), ..cold() });
+    settle(&mut tail);
+    for snapshot in [&hot_one, &cold_one] {
+        assert_eq!(check(&snapshot.path, &[1]), last);
+    }
+    // Restored, it is written on, beside the original.
+    let elsewhere = tempfile::tempdir_in("/dev/shm").unwrap();
+    let to = elsewhere.path().join("restored");
+    restore_snapshot(&stream, "cold", &to).unwrap();
+    assert!(matches!(restore_snapshot(&stream, "cold", &to), Err(StorageError::BusExists { .. })));
+    assert!(matches!(restore_snapshot(&stream, "none", &to.join("x")), Err(StorageError::NoSnapshot { .. })));
+    delete_snapshot(&stream, "cold").unwrap();
+    assert!(!cold_one.path.exists());
+    let bus = Bus::open(&to).unwrap();
+    assert_ne!(bus.memory_directory(), test.bus.memory_directory());
+    let writer = StreamWriter::open(&bus, STREAM, &settings()).unwrap();
+    assert_eq!(writer.tail().last_sequence, last);
+    let mut sequencer = TestSequencer::new(&writer);
+    sequencer.append_pages(4);
+    let further = sequencer.close(writer);
+    let mut tail = open(&bus, cold());
+    settle(&mut tail);
+    assert_eq!(tail.seq_stored(), further);
+    assert_eq!(check(&to, &[1, last + 1]), further);
+    remove_memory(&bus);
+    // The original knows nothing of that.
+    assert_eq!(check_all(&test.bus, tapewire_storage::LogReader::open(&stream).unwrap().oldest().unwrap().unwrap(), &[1]), last);
+}
+
+/// Made while the writer writes: everything that was durable before is in it, and it ends where an event may be cut.
+#[test]
+fn a_snapshot_of_a_living_stream_has_what_was_durable() {
+    let test = TestBus::in_memory();
+    let stream = test.bus.stream(STREAM);
+    let writer = StreamWriter::open(&test.bus, STREAM, &settings()).unwrap();
+    let mut sequencer = TestSequencer::new(&writer);
+    let mut tail = open(&test.bus, cold());
+    for (round, name) in ["a", "b", "c", "d"].into_iter().enumerate() {
+        sequencer.append_pages(2);
+        for _ in 0..30 {
+            sequencer.append().unwrap();
+        }
+        sequencer.wait_durable();
+        let durable = sequencer.last_sequence();
+        if round % 2 == 1 {
+            settle(&mut tail);
+            prune(&test.bus);
+        }
+        let snapshot = create_snapshot(&stream, name, round as u64).unwrap();
+        assert!(snapshot.last >= durable, "{} of {durable}", snapshot.last);
+        let bus = Bus::open(&snapshot.path).unwrap();
+        assert!(!bus.memory_directory().exists() || names_with(&bus.memory_directory(), ".journal").is_empty());
+        assert!(check_all(&bus, 1, &[1]) >= durable);
+    }
+    let last = sequencer.close(writer);
+    settle(&mut tail);
+    assert_eq!(check_all(&test.bus, 1, &[1]), last);
+    assert_eq!(list_snapshots(&stream).unwrap().len(), 4);
+}
