@@ -69,6 +69,7 @@ fn main() -> ExitCode {
         Command::Recover(settings) => verify::run_recover(&settings),
         Command::Prune(settings) => prune::run(&settings),
         Command::Store(settings) => store::run(&settings),
+        Command::Snapshot(settings) => store::snapshot::run(&settings.command),
         Command::Cursor(settings) => cursor::run(&settings.command),
         Command::Stat(settings) => stat::run(&settings),
         Command::Doctor(settings) => doctor::run(&settings),
@@ -107,14 +108,15 @@ fn storage_exit_code(error: &StorageError) -> Option<u8> {
     Some(match error {
         StorageError::Corrupt { .. } | StorageError::Schema { .. } | StorageError::Journal { .. } => 3,
         StorageError::CursorDamaged { .. } | StorageError::Registry { .. } => 3,
-        StorageError::NoBus { .. } | StorageError::NoStream { .. } | StorageError::NoCursor { .. } => 4,
+        StorageError::NoBus { .. } | StorageError::NoStream { .. } | StorageError::NoCursor { .. } | StorageError::NoSnapshot { .. } => 4,
         StorageError::WriterActive { .. } | StorageError::LockHeld { .. } => 4,
         StorageError::PrunerActive { .. }
         | StorageError::StoreActive { .. }
         | StorageError::CursorBusy { .. }
         | StorageError::BusBusy { .. } => 4,
         StorageError::Foreign { .. } | StorageError::Version { .. } | StorageError::Setting { .. } => 2,
-        StorageError::StreamName { .. } | StorageError::CursorName { .. } => 2,
+        StorageError::StreamName { .. } | StorageError::CursorName { .. } | StorageError::SnapshotName { .. } => 2,
+        StorageError::SnapshotExists { .. } | StorageError::BusExists { .. } => 2,
         StorageError::NoPages { .. } | StorageError::NoPage { .. } => 2,
         _ => return None,
     })

@@ -9,7 +9,7 @@ mod tools;
 pub use keep::{CursorArguments, CursorCommand, OneCursorArguments, PruneArguments, RetentionArguments};
 pub use publish::{ClockSource, DemoArguments, FeedSource, PublishArguments};
 pub use read::{DigestArguments, FilterArguments, LoopsArgument, OutputName, ReadArguments, StartArgument, SubscribeArguments};
-pub use store::StoreArguments;
+pub use store::{OneSnapshotArguments, SnapshotArguments, SnapshotCommand, StoreArguments};
 pub use tools::{
     CompletionsArguments, DoctorArguments, InspectArguments, InspectJournalArguments, InspectPageArguments, InspectWhat, ManArguments,
     RecoverArguments, ReplayArguments, ReplayTarget, StatArguments, StreamArguments, VerifyArguments,
@@ -99,6 +99,8 @@ pub enum Command {
     Prune(PruneArguments),
     /// Follow a stream's log and make it the store: years of history, compacted, that outlive the log.
     Store(StoreArguments),
+    /// Make, list, restore and delete snapshots of a stream: everything that is durable, at the price of names.
+    Snapshot(SnapshotArguments),
     /// Look at the cursors of a stream, and move them.
     Cursor(CursorArguments),
     /// Show how every stream, publisher and subscriber is, from shared memory.

@@ -1,8 +1,8 @@
 //! Arguments of the store's commands.
 
 use super::{StreamArguments, parse_seconds};
-use clap::Args;
-use std::time::Duration;
+use clap::{Args, Subcommand};
+use std::{path::PathBuf, time::Duration};
 use tapewire_storage::StoreSettings;
 
 #[derive(Debug, Args)]
@@ -82,4 +82,36 @@ impl StoreArguments {
             ..self.levels.settings()
         }
     }
+}
+
+#[derive(Debug, Args)]
+pub struct SnapshotArguments {
+    #[command(subcommand)]
+    pub command: SnapshotCommand,
+}
+
+#[derive(Debug, Subcommand)]
+pub enum SnapshotCommand {
+    /// Make a snapshot of everything that is durable now, beside whoever writes.
+    Create(OneSnapshotArguments),
+    /// Every snapshot, oldest first.
+    List(StreamArguments),
+    /// Make a new bus of a snapshot, in a directory that is empty or not there.
+    Restore {
+        #[command(flatten)]
+        snapshot: OneSnapshotArguments,
+        /// Where the new bus is made.
+        #[arg(long, value_name = "DIR")]
+        to: PathBuf,
+    },
+    /// Delete a snapshot.
+    Delete(OneSnapshotArguments),
+}
+
+#[derive(Debug, Args)]
+pub struct OneSnapshotArguments {
+    #[command(flatten)]
+    pub stream: StreamArguments,
+    /// Name of the snapshot.
+    pub name: String,
 }

@@ -1,8 +1,11 @@
 //! `tapewire store`: the tail of a stream, that makes its log the store.
 
+pub mod snapshot;
+
 use crate::{Outcome, args::StoreArguments, console, signals::StopFlag};
 use anyhow::Context as _;
 use serde_json::{Value, json};
+use snapshot::Automatic;
 use std::time::{Duration, Instant};
 use tapewire_stdx::{clock::Clock, failpoint, wait::Wait};
 use tapewire_storage::{
@@ -73,7 +76,11 @@ impl Work {
     }
 
     fn work(&self, tail: &mut StoreTail, arguments: &StoreArguments, stop: &StopFlag) -> Result<(), StorageError> {
+        let mut snapshots = Automatic::new(&self.stream, arguments.snapshot_every, arguments.snapshots_kept)?;
         while !stop.is_raised() {
+            if let Some(snapshots) = &mut snapshots {
+                snapshots.look(&self.stream);
+            }
             match tail.work(Clock::new().now_ns())? {
                 StoreStep::Idle if arguments.until_settled => {
                     self.prune(arguments.wal_bytes)?;
