@@ -24,3 +24,4 @@ mod sim_disk;
 mod store;
 mod store_questions;
 mod times;
+mod tree;
