@@ -42,6 +42,8 @@ pub struct TreeSettings {
     pub table_bytes: u64,
     /// Tables of level 0 that begin a compaction.
     pub level0_table_count: usize,
+    /// Tables of level 0 at which memtables wait for a compaction: every lookup asks all of them.
+    pub level0_table_count_max: usize,
     /// Bytes of level 1 above which it is compacted.
     pub level1_bytes: u64,
     /// How many times larger each further level may be.
@@ -63,6 +65,7 @@ impl Default for TreeSettings {
             block_bytes: 4096,
             table_bytes: 32 << 20,
             level0_table_count: 4,
+            level0_table_count_max: 20,
             level1_bytes: 256 << 20,
             level_growth: 10,
             filter_bits_per_key: BITS_PER_KEY,
@@ -87,6 +90,9 @@ impl TreeSettings {
         ];
         if let Some((setting, value)) = counts.into_iter().find(|(_, value)| *value == 0) {
             return refuse(setting, value, "at least 1");
+        }
+        if self.level0_table_count_max < self.level0_table_count {
+            return refuse("level0_table_count_max", self.level0_table_count_max as u64, "at least level0_table_count");
         }
         if !(64..=1 << 20).contains(&self.block_bytes) {
             return refuse("block_bytes", self.block_bytes as u64, "64 bytes to 1 MiB");

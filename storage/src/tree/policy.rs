@@ -74,6 +74,7 @@ mod tests {
 
     const SETTINGS: TreeSettings = TreeSettings {
         level0_table_count: 4,
+        level0_table_count_max: 20,
         level1_bytes: 100,
         level_growth: 10,
         memtable_bytes: 1,

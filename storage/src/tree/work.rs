@@ -155,7 +155,8 @@ impl Tree {
         self.shared.set_state(State { active: Arc::new(Memtable::default()), waiting, levels: state.levels.clone() });
     }
 
-    /// One bounded step: of the oldest memtable that waits, else of the compaction that is due most.
+    /// One bounded step: of the oldest memtable that waits, else of the compaction that is due most. Where level 0 has all the tables that it
+    /// may have, memtables wait for the compaction.
     ///
     /// # Errors
     /// What the file system says: the flush or compaction is given up and begins anew with the next call, on new files. Where `log` fails it is
@@ -163,7 +164,8 @@ impl Tree {
     pub fn work(&mut self, log: &mut dyn EditLog) -> Result<Worked> {
         self.check_poison()?;
         let state = self.shared.state();
-        match state.waiting.last() {
+        let has_room = self.version.level(0).count() < self.settings.level0_table_count_max;
+        match state.waiting.last().filter(|_| has_room || self.flush.is_some()) {
             Some(oldest) => self.flush_step(oldest, log),
             None => self.compaction_step(&state, log),
         }

@@ -25,6 +25,7 @@ const SETTINGS: TreeSettings = TreeSettings {
     block_bytes: 64,
     table_bytes: 400,
     level0_table_count: 2,
+    level0_table_count_max: 4,
     level1_bytes: 700,
     level_growth: 2,
     filter_bits_per_key: 12,
@@ -66,11 +67,11 @@ impl FileLog {
     /// Begins where the last whole change ends.
     fn open(disk: &SimDisk) -> (Self, TreeVersion) {
         let path = Path::new(Self::PATH);
-        let (mut version, mut end) = (TreeVersion::default(), 0);
+        let (mut version, mut end) = (TreeVersion::default(), 0_usize);
         let Ok(file) = disk.open(path, Access::Read) else {
             disk.open(path, Access::Create).unwrap().sync_data().unwrap();
             disk.sync_dir(Path::new("/sim")).unwrap();
-            return (Self { disk: disk.clone(), end }, version);
+            return (Self { disk: disk.clone(), end: 0 }, version);
         };
         let mut bytes = vec![0; file.length().unwrap() as usize];
         file.read_exact_at(&mut bytes, 0).unwrap();
@@ -106,9 +107,10 @@ impl EditLog for FileLog {
         let path = PathBuf::from(Self::PATH);
         let io = |source| StorageError::Io { operation: "log", path: path.clone(), source };
         let file = self.disk.open(&path, Access::Write).map_err(io)?;
-        file.write_all_at(&[head, frame].concat(), self.end).map_err(io)?;
+        let bytes = [head, frame].concat();
+        file.write_all_at(&bytes, self.end).map_err(io)?;
         file.sync_data().map_err(io)?;
-        self.end = file.length().map_err(io)?;
+        self.end += bytes.len() as u64;
         Ok(())
     }
 }

@@ -111,7 +111,9 @@ fn readers_see_whole_batches_while_the_writer_works() {
         for sequence in 1..=3_000_u64 {
             let value = [&sequence.to_le_bytes()[..], &[7; 20]].concat();
             bench.apply(&keys.iter().map(|key| (key.clone(), Some(value.clone()))).collect());
-            let _ = bench.tree.work(&mut bench.log).unwrap();
+            (0..8).for_each(|_| {
+                let _ = bench.tree.work(&mut bench.log).unwrap();
+            });
         }
         is_over.store(true, std::sync::atomic::Ordering::Release);
         assert!(looker.join().unwrap() > 0);

@@ -231,8 +231,8 @@ fn a_point_get_reads_one_block() {
     for key in 0..60 {
         bench.put(&format!("key {key:02}"), &"v".repeat(30));
     }
+    // Tables of level 0 are not compressed.
     bench.flush();
-    bench.settle();
     let tables: Vec<_> = bench.tree.version().tables().cloned().collect();
     let mut readable = 0;
     for table in &tables {
@@ -240,7 +240,7 @@ fn a_point_get_reads_one_block() {
         let bytes = bench.disk.bytes(&path);
         let footer = bytes.len() - 88;
         let data_end = u64::from_le_bytes(bytes[footer + 40..footer + 48].try_into().unwrap()) as usize;
-        // All but the first 40 bytes of the data are damaged.
+        // The upper half of the blocks.
         bench.disk.damage(&path, |bytes| bytes[data_end / 2..data_end - 64].iter_mut().for_each(|byte| *byte ^= 1));
     }
     let view = TreeView::open(&place(&bench.disk), bench.tree.version()).unwrap();
@@ -296,6 +296,22 @@ fn a_full_tree_says_so_and_takes_more_after_work() {
     }
     assert!(full > 0);
     assert!(bench.tree.counters().backlog_bytes > 4_000);
+    bench.check();
+}
+
+/// A writer that never lets up does not pile up tables that every lookup must ask.
+#[test]
+fn level_0_is_bounded_however_fast_it_grows() {
+    let mut bench = Bench::new();
+    let mut most = 0;
+    for number in 0..400 {
+        // One step per batch is too little: the tree is full again and again.
+        bench.put(&format!("key {}", number % 50), &"x".repeat(100));
+        let _ = bench.tree.work(&mut bench.log).unwrap();
+        most = most.max(bench.level_counts()[0]);
+    }
+    assert_eq!(most, SETTINGS.level0_table_count_max);
+    assert!(bench.tree.counters().compaction_count > 0);
     bench.check();
 }
 
