@@ -36,6 +36,7 @@ mod ring;
 mod round_trip;
 mod section;
 mod sink;
+pub mod state;
 pub mod throughput;
 
 pub use figures::{Figures, Row};

@@ -13,7 +13,8 @@
 //! 64  blocks of 64 bytes: eight u64 each; bit b is bit b % 64 of word b / 64
 //! ```
 
-use crate::error::Reason;
+use crate::error::{Reason, StorageError};
+use std::path::Path;
 use xxhash_rust::xxh3::xxh3_64;
 
 /// Bits per key where nothing else is asked for: below 1 % false positives.
@@ -156,12 +157,12 @@ impl<'a> Filter<'a> {
         Ok(Self { key_count, block_count, bits_per_key: number(header, 20), blocks })
     }
 
-    /// [`Self::read`] for programs that have no file to name.
+    /// Takes a filter that lies in a file, at `offset`, after checking all of it.
     ///
     /// # Errors
-    /// What is wrong, as text.
-    pub fn open(bytes: &'a [u8]) -> Result<Self, String> {
-        Self::read(bytes).map_err(|reason| reason.to_string())
+    /// [`StorageError::Corrupt`] with file and offset, [`StorageError::Version`] where another version of the format made it.
+    pub fn open(bytes: &'a [u8], path: &Path, offset: u64) -> Result<Self, StorageError> {
+        Self::read(bytes).map_err(|reason| StorageError::corrupt(path, offset, reason))
     }
 
     /// Whether a key of this hash may be there; `false` is certain.

@@ -69,6 +69,7 @@ mod stored;
 mod sync;
 #[allow(dead_code, unused_imports, reason = "what the store asks of tables is all here")]
 mod table;
+mod tree;
 mod verify;
 mod wal;
 mod writer;
@@ -102,6 +103,10 @@ pub use store::{
     list_snapshots, restore_snapshot,
 };
 pub use stored::StoreMark;
+pub use tree::{
+    Applied, At, Compression, EditLog, KEY_BYTES_MAX, KeyRange, LEVEL_COUNT, SstMeta, Tree, TreeCounters, TreeEdit, TreeIdentity,
+    TreePlace, TreeRange, TreeReader, TreeSettings, TreeSnapshot, TreeVersion, TreeView, VALUE_BYTES_MAX, Worked, WriteBatch,
+};
 pub use verify::{VerifiedPage, VerifyReport, verify_pages, verify_stream};
 pub use wal::{CutGroup, Tail};
 pub use writer::{StreamWriter, WalSettings, WalStatus, recover_stream};

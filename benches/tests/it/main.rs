@@ -97,6 +97,25 @@ fn durable_measures_every_variant() {
 }
 
 #[test]
+fn state_measures_filters_memtables_and_lookups() {
+    let sizes = ["--filter-keys", "20000", "--inserts", "2000", "--keys", "20000", "--gets", "20000"];
+    let report = run(env!("CARGO_BIN_EXE_state"), &sizes);
+    let filters = rows(&report, "filters");
+    for name in ["1000 keys", "10000 keys", "100000 keys", "20000 keys"] {
+        assert!(row(&filters, name)["false positives %"].as_f64().unwrap() < 1.0, "{name}");
+    }
+    let inserts = rows(&report, "memtable inserts");
+    for name in ["tree, batches of 100", "crossbeam-skiplist, fixed arrays", "RwLock<BTreeMap>, boxed", "BTreeMap, fixed arrays"] {
+        assert_eq!(row(&inserts, name)["count"], 20.0, "{name}");
+    }
+    let gets = rows(&report, "point gets over 20000 keys");
+    for name in ["present", "absent", "present, compaction running"] {
+        assert_eq!(row(&gets, name)["count"], 20_000.0, "{name}");
+    }
+    assert!(row(&gets, "present, compaction running / present")["p99"].is_number());
+}
+
+#[test]
 fn readers_are_stopped_healed_and_woken() {
     let report = run(env!("CARGO_BIN_EXE_readers"), &["--events", "20", "--phase-seconds", "0.05"]);
     let calls = rows(&report, "publish call beside a reader");

@@ -26,3 +26,4 @@ mod store;
 mod store_crash;
 mod store_questions;
 mod times;
+mod tree;
