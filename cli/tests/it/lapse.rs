@@ -11,7 +11,7 @@ const HELD_MAX: u64 = 180_000;
 const BEHIND: u64 = 300_000;
 
 /// What a digest says of the market, without how it was read.
-fn market(digest: &Value) -> Value {
+pub fn market(digest: &Value) -> Value {
     let mut market = digest.clone();
     for key in [
         "tier",

@@ -30,6 +30,7 @@ mod readers;
 mod replay;
 mod signals;
 mod space;
+mod store;
 mod tape;
 mod tools;
 #[allow(dead_code, reason = "the tests of the feed itself use the rest of it")]

@@ -1,0 +1,99 @@
+//! The store as a process: killed, restarted, refused; what it has is what was published.
+//!
+//! `TAPEWIRE_KILL_ROUNDS` asks for more rounds than the suite takes.
+
+use crate::{
+    bus::TestBus,
+    lapse::market,
+    process::{Running, run, tapewire, until},
+};
+use std::time::Duration;
+use tapewire_stdx::wait::Wait;
+
+const SEED: u64 = 0x7374_6f72;
+const ROUNDS: u64 = 12;
+/// Small tables, so that a round meets every kind of step; the log goes as far as it is stored.
+const STORE: &str = "--hot-bytes 3000000 --table-bytes 2000000 --merged-bytes 6000000 --wal-bytes 0 --interval-ms 1 --nice 0";
+
+fn store(bus: &TestBus, rest: &str) -> String {
+    format!("store {} {STORE} {rest}", bus.path().display())
+}
+
+/// What the store has taken, once everything is settled.
+#[track_caller]
+fn settle(bus: &TestBus) -> serde_json::Value {
+    run(&store(bus, "--until-settled")).exits(0).json()
+}
+
+/// Kills the store at random instants, while a publisher keeps its pace and a subscriber sees everything.
+#[test]
+fn kill_the_store_at_random_instants() {
+    let rounds = std::env::var("TAPEWIRE_KILL_ROUNDS").map_or(ROUNDS, |text| text.parse().expect("TAPEWIRE_KILL_ROUNDS is a number of rounds"));
+    println!("seed {SEED}, {rounds} rounds");
+    let mut random = fastrand::Rng::with_seed(SEED);
+    let bus = TestBus::new();
+    let publisher = Running::start(tapewire(&bus.publish("sim:seed=2,instruments=8 --speed 100000 --segment-pages 4 --journal-pages 16")));
+    until("the publisher is there", || bus.path().join("market/epoch").exists().then_some(()));
+    let reader = Running::start(tapewire(&bus.digest("--tier realtime --from seq:1 --until closed")));
+    for _ in 0..rounds {
+        let tail = Running::start(tapewire(&store(&bus, "")));
+        Wait::Sleep(Duration::from_millis(random.u64(5..=250))).once();
+        tail.kill().was_killed();
+    }
+    let published = publisher.terminate().exits(0).json();
+    let settled = settle(&bus);
+    assert_eq!(settled["seq_stored"], published["last_sequence"], "{settled}");
+    assert_eq!(bus.segments().len(), 1, "the log goes up to what is stored");
+    let digest = reader.finish().exits(0).json();
+    assert_eq!(market(&digest), market(&bus.history()));
+    bus.verify().exits(0);
+    bus.assert_clean();
+    println!("{rounds} stores were killed, {} records stored", settled["seq_stored"]);
+}
+
+/// Dies at every fail point of the store, the first times that it is passed.
+#[test]
+fn die_at_every_step() {
+    let points = ["store-footer-named", "store-segment-linked", "store-segment-logged", "store-table-named", "store-table-logged"];
+    let bus = TestBus::new();
+    run(&bus.publish("sim:seed=3,instruments=8,events=60000 --speed max --segment-pages 4 --journal-pages 16")).exits(0);
+    let history = bus.history();
+    for point in points {
+        for nth in 1..=2 {
+            run(&store(&bus, &format!("--until-settled --kill-at {point}:{nth}"))).was_killed();
+            assert_eq!(bus.history(), history, "{point}:{nth}");
+        }
+    }
+    let dropped = run(&store(&bus, "--until-settled --keep-bytes 1 --kill-at store-drop-logged")).was_killed();
+    drop(dropped);
+    let settled = settle(&bus);
+    assert_eq!(settled["seq_stored"], history["last_sequence"]);
+    assert!(settled["orphans"].as_u64() > Some(0), "what was given up is gone: {settled}");
+    bus.assert_clean();
+}
+
+#[test]
+fn one_store_at_a_time_and_snapshots_beside_it() {
+    let bus = TestBus::new();
+    run(&bus.publish("sim:seed=4,events=20000 --speed max --segment-pages 4")).exits(0);
+    let history = bus.history();
+    let tail = Running::start(tapewire(&store(&bus, "")));
+    until("the store has taken something", || bus.path().join("market/stored").exists().then_some(()));
+    run(&store(&bus, "--until-settled")).exits(4).says(&["another store"]);
+    let snapshot = |rest: &str| run(&format!("snapshot {rest}"));
+    let directory = bus.path().display();
+    let made = snapshot(&format!("create {directory} evening")).exits(0).json();
+    assert_eq!(made["last"], history["last_sequence"], "{made}");
+    snapshot(&format!("create {directory} evening")).exits(2).says(&["evening", "snapshot delete"]);
+    snapshot(&format!("restore {directory} morning --to {directory}/elsewhere")).exits(4).says(&["morning", "snapshot list"]);
+    let listed = snapshot(&format!("list {directory}")).exits(0).json();
+    assert_eq!(listed["snapshots"][0]["name"], "evening", "{listed}");
+    let restored = TestBus::new();
+    let to = restored.path().join("copy");
+    snapshot(&format!("restore {directory} evening --to {}", to.display())).exits(0);
+    let copy = run(&format!("digest --bus {} --tier historical --from seq:1 --until head", to.display())).exits(0).json();
+    assert_eq!(copy, history);
+    snapshot(&format!("delete {directory} evening")).exits(0);
+    tail.terminate().exits(0);
+    assert_eq!(bus.history(), history);
+}
