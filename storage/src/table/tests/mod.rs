@@ -9,6 +9,7 @@ use tapewire_schemas::{
 };
 use zerocopy::IntoBytes;
 
+mod damage;
 pub(super) const FIRST: u64 = 1 << 33;
 
 fn order_id(number: u64) -> OrderId {
