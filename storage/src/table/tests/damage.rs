@@ -64,7 +64,7 @@ impl Made {
 #[test]
 fn a_bit_anywhere_is_said_or_changes_nothing() {
     for zstd_level in [0, 1] {
-        let made = Made::new(150, zstd_level);
+        let made = Made::new(60, zstd_level);
         let whole = fs::read(made.path()).unwrap();
         ask(&made).unwrap();
         let mut silent = 0;
@@ -80,7 +80,7 @@ fn a_bit_anywhere_is_said_or_changes_nothing() {
 
 #[test]
 fn a_cut_anywhere_is_said() {
-    let made = Made::new(150, 1);
+    let made = Made::new(60, 1);
     let whole = fs::read(made.path()).unwrap();
     for length in 0..whole.len() {
         assert!(!made.check_damage(&whole[..length], &format!("{length} bytes")), "{length} of {} bytes", whole.len());
