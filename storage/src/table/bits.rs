@@ -112,6 +112,22 @@ pub(super) fn bits_at(bytes: &[u8], width: usize, index: usize) -> Option<u64> {
     Some((u128::from_le_bytes(wide) >> (at % 8)) as u64 & mask(width))
 }
 
+/// Number `index` of a run of `count` numbers, at the beginning of `bytes`.
+pub(super) fn number_at(head: [u8; RUN_HEAD_BYTES], count: usize, bytes: &[u8], index: usize) -> Option<u64> {
+    let width = usize::from(head[0]);
+    let packed = packed_bytes(width, count);
+    if width > 64 || index >= count {
+        return None;
+    }
+    let low = bits_at(bytes.get(..packed)?, width, index)?;
+    let (exceptions, high) = (usize::from(head[1] & 63), 1 << (head[1] >> 6));
+    let positions = bytes.get(packed..packed + exceptions)?;
+    let Some(exception) = positions.iter().position(|position| usize::from(*position) == index) else { return Some(low) };
+    let mut wide = [0u8; 8];
+    wide[..high].copy_from_slice(bytes.get(packed + exceptions + exception * high..)?.get(..high)?);
+    Some(low.wrapping_add(u64::from_le_bytes(wide).checked_shl(width as u32)?))
+}
+
 /// Bytes of a run of `count` numbers; `None` where no run has such a head.
 #[inline]
 pub(super) fn run_bytes(head: [u8; RUN_HEAD_BYTES], count: usize) -> Option<usize> {
@@ -196,6 +212,9 @@ mod tests {
         assert_eq!(unpack(head, run.len(), &bytes, 5, &mut out), Some(bytes.len()));
         let expected: Vec<u64> = run.iter().map(|number| number.wrapping_add(5)).collect();
         assert_eq!(&out[..run.len()], expected);
+        for (index, number) in run.iter().enumerate() {
+            assert_eq!(number_at(head, run.len(), &bytes, index), Some(*number));
+        }
         let longer = [bytes.as_slice(), &[0xff; 600]].concat();
         assert_eq!(unpack(head, run.len(), &longer, 0, &mut out), Some(bytes.len()));
         assert_eq!(&out[..run.len()], run);

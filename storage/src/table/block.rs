@@ -12,7 +12,8 @@
 //!      56 | ts_max u64                                            |
 //!      64 | id_min u64                                            |
 //!      72 | id_max u64                                            |
-//!      80 | columns …                                             |
+//!      80 | heads of all columns, 16 bytes each                    |
+//!         | columns …                                             |
 //!         +-------------------------------------------------------+
 //! ```
 //!
@@ -21,8 +22,8 @@
 //! has a minimum above the maximum. Columns are as [`super::shape`] and [`super::column`] say.
 
 use super::{
-    column::Column,
-    shape::{COLUMNS_MAX, LEVEL_END, is_book, row_columns},
+    column::{Column, HEAD_BYTES},
+    shape::{COLUMNS_MAX, LEVEL_END, columns, is_book, row_columns},
 };
 use crate::error::Reason;
 use tapewire_schemas::Kind;
@@ -141,11 +142,16 @@ impl<'a> BlockView<'a> {
         let (row_count, level_count) = (head.row_count as usize, head.level_count as usize);
         let mut found = Self { kind, row_count, level_count, columns: [None; COLUMNS_MAX] };
         let rows = row_columns(kind);
-        let mut rest = plain;
-        for index in 0..rows + if is_book(kind) { 2 } else { 0 } {
-            let Some((column, behind)) = Column::read(rest, if index < rows { row_count } else { level_count }) else {
+        let Some((heads, mut rest)) = plain.split_at_checked(columns(kind) * HEAD_BYTES) else {
+            return wrong("the block has fewer columns than its kind");
+        };
+        for (index, head) in heads.as_chunks::<HEAD_BYTES>().0.iter().enumerate() {
+            let Some((column, behind)) = Column::read(head, rest, if index < rows { row_count } else { level_count }) else {
                 return wrong("a column of the block cannot be read");
             };
+            if column.is_by_other() && super::shape::other(kind, index).is_none() {
+                return wrong("a column of the block is predicted by none");
+            }
             (found.columns[index], rest) = (Some(column), behind);
         }
         if !rest.is_empty() {

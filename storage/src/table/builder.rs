@@ -2,8 +2,8 @@
 
 use super::{
     block::{BLOCK_HEAD_BYTES, BLOCK_NUMBERS, BLOCK_ROWS_MAX, BlockHead, Coding},
-    column::{self, Way},
-    shape::{COMMON, Key, LEVEL_END, first_word, id_number, is_book, is_by_account, other, row_columns},
+    column::{self, HEAD_BYTES, Way},
+    shape::{COMMON, Key, LEVEL_END, columns, first_word, id_number, is_book, is_by_account, other, row_columns},
 };
 use tapewire_schemas::{Body, BookRef, RECORD_HEADER_BYTES, RecordRef};
 
@@ -87,19 +87,27 @@ impl BlockBuilder {
     /// Appends the block, and begins the next one.
     pub(super) fn finish(&mut self, compressor: Option<&mut zstd::bulk::Compressor<'_>>, out: &mut Vec<u8>) -> std::io::Result<BlockHead> {
         let at = out.len();
-        out.resize(at + BLOCK_HEAD_BYTES, 0);
         let kind = self.key.kind;
+        let mut column_head = at + BLOCK_HEAD_BYTES;
+        out.resize(column_head + columns(kind) * HEAD_BYTES, 0);
+        let mut put = |head: [u8; HEAD_BYTES], out: &mut Vec<u8>| {
+            out[column_head..column_head + HEAD_BYTES].copy_from_slice(&head);
+            column_head += HEAD_BYTES;
+        };
         for (index, column) in self.rows.iter().enumerate() {
             let by = other(kind, index).map_or([].as_slice(), |by| self.rows[by].as_slice());
-            match index {
+            let head = match index {
                 0 => column::encode_as(Way::Delta, column, by, out),
                 LEVEL_END if is_book(kind) => column::encode_as(Way::Delta, column, by, out),
                 _ => column::encode(column, by, out),
-            }
+            };
+            put(head, out);
         }
         if is_book(kind) {
-            column::encode_as(Way::Plain, &self.level_prices, &[], out);
-            column::encode_as(Way::Plain, &self.level_quantities, &[], out);
+            for column in [&self.level_prices, &self.level_quantities] {
+                let head = column::encode_as(Way::Plain, column, &[], out);
+                put(head, out);
+            }
         }
         let plain_bytes = out.len() - at - BLOCK_HEAD_BYTES;
         let sequences = &self.rows[0];

@@ -1,13 +1,15 @@
 //! A column of numbers, as what is left when they are predicted, in runs of 64 (see [`super::bits`]).
 //!
 //! ```text
-//! way u8 | base_width u8 | zero u16 | bytes u32: behind this head | least u64
-//! base_least u64, of way 2 alone | heads of all runs | bases, of `base_width` bits each | runs
+//! head    way u8 | base_width u8 | zero u16 | bytes u32: of the column without this head | least u64
+//! column  base_least u64, of way 2 alone | heads of all runs | bases, of `base_width` bits each | runs
 //! ```
+//!
+//! The heads of a block's columns are together, before all columns.
 //!
 //! | way | a number is predicted to be |
 //! |---|---|
-//! | 0 | `least`: all are the same, there is nothing behind the head |
+//! | 0 | `least`: all are the same, there is nothing but the head |
 //! | 1 | `least` |
 //! | 2 | the one before it, `least` more; the first of a run is its base, `base_least` more |
 //! | 3 | the one of the other column in its place, `least` more |
@@ -15,9 +17,10 @@
 //! What is left is the difference, which is never negative, and wraps around: the numbers are bits, whatever they mean. Every run is read
 //! without the others, so that one record costs no more than a run of each column.
 
-use super::bits::{RUN, RUN_HEAD_BYTES, bit_length, bits_at, pack, pack_bits, packed_bytes, run_bytes, unpack};
+use super::bits::{RUN, RUN_HEAD_BYTES, bit_length, bits_at, number_at, pack, pack_bits, packed_bytes, run_bytes, unpack};
 
-const HEAD_BYTES: usize = 16;
+/// Bytes of a column's head.
+pub(super) const HEAD_BYTES: usize = 16;
 /// Of a long column so many numbers are looked at to choose the way.
 const SAMPLE: usize = 256;
 
@@ -66,30 +69,30 @@ impl Way {
     }
 }
 
-/// Appends a column, predicted in the way that takes the least room. `other` is a column as long, that the reader has before this one;
+/// Appends a column without its head, which is returned, predicted in the way that takes the least room. `other` is a column as long, that the reader has before this one;
 /// empty where there is none.
-pub(super) fn encode(numbers: &[u64], other: &[u64], out: &mut Vec<u8>) {
+pub(super) fn encode(numbers: &[u64], other: &[u64], out: &mut Vec<u8>) -> [u8; HEAD_BYTES] {
     let sample = &numbers[..numbers.len().min(SAMPLE)];
     let ways = [Way::Plain, Way::Delta, Way::Other];
     let ways = &ways[..if other.is_empty() { 2 } else { 3 }];
     let way = ways.iter().copied().min_by_key(|way| way.weigh(sample, other)).unwrap_or(Way::Plain);
-    encode_as(way, numbers, other, out);
+    encode_as(way, numbers, other, out)
 }
 
-/// Appends a column, predicted in a way that is known, or as numbers that are all the same.
-pub(super) fn encode_as(way: Way, numbers: &[u64], other: &[u64], out: &mut Vec<u8>) {
+/// As [`encode`], predicted in a way that is known, or as numbers that are all the same.
+pub(super) fn encode_as(way: Way, numbers: &[u64], other: &[u64], out: &mut Vec<u8>) -> [u8; HEAD_BYTES] {
     let first = numbers.first().copied().unwrap_or(0);
     let way = if numbers.iter().all(|number| *number == first) { Way::Same } else { way };
     let least = way.least(numbers, other);
-    let head_at = out.len();
-    out.resize(head_at + HEAD_BYTES, 0);
-    out[head_at] = way as u8;
+    let column_at = out.len();
+    let mut head = [0; HEAD_BYTES];
+    head[0] = way as u8;
     if way == Way::Delta {
-        out[head_at + 1] = encode_bases(numbers, out);
+        head[1] = encode_bases(numbers, out);
     } else if way != Way::Same {
         out.resize(out.len() + RUN_HEAD_BYTES * numbers.len().div_ceil(RUN), 0);
     }
-    let mut head_of_run = head_at + HEAD_BYTES + if way == Way::Delta { 8 } else { 0 };
+    let mut head_of_run = column_at + if way == Way::Delta { 8 } else { 0 };
     let mut left = [0u64; RUN];
     for (index, run) in numbers.chunks(RUN).enumerate() {
         let left = &mut left[..run.len()];
@@ -108,13 +111,13 @@ pub(super) fn encode_as(way: Way, numbers: &[u64], other: &[u64], out: &mut Vec<
                 }
             }
         }
-        let head = pack(left, out);
-        out[head_of_run..head_of_run + RUN_HEAD_BYTES].copy_from_slice(&head);
+        let run_head = pack(left, out);
+        out[head_of_run..head_of_run + RUN_HEAD_BYTES].copy_from_slice(&run_head);
         head_of_run += RUN_HEAD_BYTES;
     }
-    let bytes = (out.len() - head_at - HEAD_BYTES) as u32;
-    out[head_at + 4..head_at + 8].copy_from_slice(&bytes.to_le_bytes());
-    out[head_at + 8..head_at + 16].copy_from_slice(&least.to_le_bytes());
+    head[4..8].copy_from_slice(&((out.len() - column_at) as u32).to_le_bytes());
+    head[8..].copy_from_slice(&least.to_le_bytes());
+    head
 }
 
 /// Appends the least base, room for the heads of the runs, and the bases: their width.
@@ -143,15 +146,14 @@ pub(super) struct Column<'a> {
 }
 
 impl<'a> Column<'a> {
-    /// Reads the head of a column of so many numbers from the beginning of `bytes`, and what lies behind it; `None` where they are no such
-    /// column.
-    pub(super) fn read(bytes: &'a [u8], count: usize) -> Option<(Self, &'a [u8])> {
-        let (head, rest) = bytes.split_first_chunk::<HEAD_BYTES>()?;
+    /// Finds a column of so many numbers, which has this head, at the beginning of `bytes`, and what lies behind it; `None` where they are
+    /// no such column.
+    pub(super) fn read(head: &[u8; HEAD_BYTES], bytes: &'a [u8], count: usize) -> Option<(Self, &'a [u8])> {
         let way = Way::from_wire(head[0]).filter(|_| head[2..4] == [0; 2])?;
         let base_width = usize::from(head[1]);
         let length = u32::from_le_bytes(head[4..8].try_into().ok()?) as usize;
         let least = u64::from_le_bytes(head[8..16].try_into().ok()?);
-        let (mut body, rest) = rest.split_at_checked(length)?;
+        let (mut body, rest) = bytes.split_at_checked(length)?;
         let mut found = Self { way, base_width, least, base_least: 0, count, heads: &[], bases: &[], runs: &[] };
         if way == Way::Same {
             return (body.is_empty() && base_width == 0).then_some((found, rest));
@@ -224,22 +226,45 @@ impl<'a> Column<'a> {
 
     /// Decodes the run that has the number `index`, into `out`: the index of its first number. `other` is the same run of the other column.
     pub(super) fn decode_run(&self, index: usize, other: &[u64], out: &mut [u64; RUN]) -> Option<usize> {
-        let run = index / RUN;
-        if index >= self.count {
-            return None;
-        }
-        if self.way == Way::Same {
+        if self.way == Way::Same && index < self.count {
             out.fill(self.least);
-            return Some(run * RUN);
+            return Some(index / RUN * RUN);
         }
-        let mut at = 0;
-        for head in &self.heads[..run] {
-            at += run_bytes(*head, RUN)?;
-        }
+        let (run, at) = self.run_at(index)?;
         let length = self.run_length(run);
         unpack(self.heads[run], length, self.runs.get(at..)?, self.least, out)?;
         self.predict(run, other, &mut out[..length])?;
         Some(run * RUN)
+    }
+
+    /// The number `index`; `other` is the one of the other column in its place.
+    pub(super) fn number(&self, index: usize, other: u64) -> Option<u64> {
+        match self.way {
+            Way::Same if index < self.count => return Some(self.least),
+            Way::Delta => {
+                let mut run = [0; RUN];
+                let from = self.decode_run(index, &[], &mut run)?;
+                return Some(run[index - from]);
+            }
+            _ => {}
+        }
+        let (run, at) = self.run_at(index)?;
+        let left = number_at(self.heads[run], self.run_length(run), self.runs.get(at..)?, index - run * RUN)?;
+        let predicted = if self.way == Way::Other { other } else { 0 };
+        Some(left.wrapping_add(self.least).wrapping_add(predicted))
+    }
+
+    /// The run that has the number `index`, and where it begins in the runs.
+    fn run_at(&self, index: usize) -> Option<(usize, usize)> {
+        let run = index / RUN;
+        if index >= self.count {
+            return None;
+        }
+        let mut at = 0;
+        for head in self.heads.get(..run)? {
+            at += run_bytes(*head, RUN)?;
+        }
+        Some((run, at))
     }
 
     /// The last run that begins at or below `number`, of numbers that never fall; 0 where there is none.
@@ -250,6 +275,11 @@ impl<'a> Column<'a> {
             if self.base(middle).is_some_and(|base| base <= number) { low = middle + 1 } else { high = middle }
         }
         low.saturating_sub(1)
+    }
+
+    /// Whether another column predicts it.
+    pub(super) fn is_by_other(&self) -> bool {
+        self.way == Way::Other
     }
 
     /// Whether every number can be had with its run alone, and runs by their first numbers.
@@ -265,8 +295,8 @@ mod tests {
 
     fn check(numbers: &[u64], other: &[u64]) -> (u8, usize) {
         let (mut bytes, mut out) = (Vec::new(), vec![9]);
-        encode(numbers, other, &mut bytes);
-        let (column, rest) = Column::read(&bytes, numbers.len()).unwrap();
+        let head = encode(numbers, other, &mut bytes);
+        let (column, rest) = Column::read(&head, &bytes, numbers.len()).unwrap();
         assert!(rest.is_empty() && column.decode(other, &mut out).is_some());
         assert_eq!(out, numbers);
         let mut run = [0; RUN];
@@ -274,19 +304,20 @@ mod tests {
             let from = index / RUN * RUN;
             assert_eq!(column.decode_run(index, other.get(from..).unwrap_or_default(), &mut run), Some(from));
             assert_eq!(run[index - from], *number);
+            assert_eq!(column.number(index, other.get(index).copied().unwrap_or(0)), Some(*number));
         }
-        assert!(column.decode_run(numbers.len(), other, &mut run).is_none());
+        assert!(column.decode_run(numbers.len(), other, &mut run).is_none() && column.number(numbers.len(), 0).is_none());
         for length in 0..bytes.len() {
-            assert!(Column::read(&bytes[..length], numbers.len()).is_none());
+            assert!(Column::read(&head, &bytes[..length], numbers.len()).is_none());
         }
-        (bytes[0], bytes.len())
+        (head[0], bytes.len())
     }
 
     #[test]
     fn the_way_is_the_one_that_fits() {
         let column = |number: fn(u64) -> u64| (0..500).map(number).collect::<Vec<_>>();
-        assert_eq!(check(&[], &[]), (0, 16));
-        assert_eq!(check(&column(|_| u64::MAX), &[]), (0, 16));
+        assert_eq!(check(&[], &[]), (0, 0));
+        assert_eq!(check(&column(|_| u64::MAX), &[]), (0, 0));
         let mut random = fastrand::Rng::with_seed(1);
         assert_eq!(check(&(0..500).map(|_| 1 << 60 | random.u64(..16)).collect::<Vec<_>>(), &[]).0, 1);
         let steps = (0..500).scan(0, |sum, _| {
@@ -304,8 +335,8 @@ mod tests {
     fn a_run_is_found_by_its_numbers() {
         let numbers: Vec<u64> = (0..300).map(|index| 1000 + index * 7 + index % 3).collect();
         let mut bytes = Vec::new();
-        encode_as(Way::Delta, &numbers, &[], &mut bytes);
-        let (column, _) = Column::read(&bytes, numbers.len()).unwrap();
+        let head = encode_as(Way::Delta, &numbers, &[], &mut bytes);
+        let (column, _) = Column::read(&head, &bytes, numbers.len()).unwrap();
         assert!(column.is_searchable());
         for (index, number) in numbers.iter().enumerate() {
             assert_eq!(column.run_of(*number), index / RUN);
@@ -324,19 +355,18 @@ mod tests {
 
         #[test]
         fn any_bytes_are_a_column_or_none(bytes in proptest::collection::vec(any::<u8>(), 0..400), way in 0..5u8, count in 0..200usize) {
-            let (mut bytes, mut out, mut run) = (bytes, Vec::new(), [0; RUN]);
-            let length = bytes.len().saturating_sub(HEAD_BYTES) as u32;
-            if bytes.len() >= HEAD_BYTES {
-                bytes[0] = way;
-                bytes[2..8].copy_from_slice(&[0, 0, length as u8, (length >> 8) as u8, 0, 0]);
-            }
-            if let Some((column, _)) = Column::read(&bytes, count) {
+            let (mut out, mut run) = (Vec::new(), [0; RUN]);
+            let mut head = [0; HEAD_BYTES];
+            (head[0], head[1]) = (way, bytes.first().map_or(0, |byte| byte % 70));
+            head[4..8].copy_from_slice(&(bytes.len() as u32).to_le_bytes());
+            if let Some((column, _)) = Column::read(&head, &bytes, count) {
                 if column.decode(&[], &mut out).is_some() {
                     prop_assert!(out.len() == count);
                 }
                 column.run_of(7);
                 for index in 0..count {
                     column.decode_run(index, &[], &mut run);
+                    column.number(index, 3);
                 }
             }
         }

@@ -1,7 +1,6 @@
 //! Trades and orders by their numbers.
 
 use super::{
-    footer::Entry,
     ids::{order_hash, trade_hash},
     point::PointSpace,
     reader::Table,
@@ -60,7 +59,7 @@ impl Table {
         }
         let key = Key { kind: Kind::Trade, id: instrument_id };
         let blocks = (0..self.stripes().len()).flat_map(|stripe| self.footer.blocks_of(stripe, key));
-        let may_have = |entry: &&Entry| (entry.id_min..=entry.id_max).contains(&trade_id);
+        let may_have = |block: &usize| self.footer.entries[*block].may_have_id(trade_id);
         self.find_in(blocks.filter(may_have), &[(TRADE_ID, trade_id)], space, visit)
     }
 
@@ -70,24 +69,24 @@ impl Table {
             return Ok(());
         }
         let number = order_number(order_id.bytes());
-        let kind = Kind::OrderUpdate as u32;
-        let may_have = |entry: &&Entry| entry.kind == kind && (entry.id_min..=entry.id_max).contains(&number);
+        let entries = &self.footer.entries;
+        let may_have = |block: &usize| entries[*block].kind == Kind::OrderUpdate as u32 && entries[*block].may_have_id(number);
         let words = order_id.bytes().as_chunks::<8>().0;
         let words = [(0, u64::from_le_bytes(words[0])), (1, u64::from_le_bytes(words[1]))];
-        self.find_in(self.footer.entries.iter().filter(may_have), &words, space, visit)
+        self.find_in((0..entries.len()).filter(may_have), &words, space, visit)
     }
 
     /// Calls `visit` with the records of blocks whose bodies have these words.
-    fn find_in<'a>(
+    fn find_in(
         &self,
-        blocks: impl Iterator<Item = &'a Entry>,
+        blocks: impl Iterator<Item = usize>,
         words: &[(usize, u64)],
         space: &mut FindSpace,
         mut visit: impl FnMut(u64, &RecordRef<'_>),
     ) -> Result<()> {
-        for entry in blocks {
-            let corrupt = |reason| self.corrupt(entry.offset, reason);
-            let block = self.cached(entry)?;
+        for number in blocks {
+            let corrupt = |reason| self.corrupt(self.footer.entries[number].offset, reason);
+            let block = self.cached(number)?;
             let view = block.view().map_err(corrupt)?;
             let columns = &mut space.columns;
             for (word, _) in words {

@@ -10,6 +10,7 @@
 
 use super::{block::BlockHead, order, shape::Key};
 use crate::error::Reason;
+use std::ops::Range;
 use zerocopy::{FromBytes, Immutable, IntoBytes, KnownLayout};
 
 const MAGIC: u64 = u64::from_le_bytes(*b"TWTABLE\x01");
@@ -114,6 +115,11 @@ impl Entry {
         (self.kind, self.id)
     }
 
+    /// Whether its block may have a number of a trade, or such first bytes of an order's.
+    pub(super) fn may_have_id(&self, number: u64) -> bool {
+        (self.id_min..=self.id_max).contains(&number)
+    }
+
     /// Whether a block's head, that was read, is the one that the entry speaks of.
     pub(super) fn check(&self, head: &BlockHead) -> Result<(), Reason> {
         let is_same = Self::new(head, self.offset, self.bytes as usize) == *self;
@@ -156,7 +162,7 @@ impl Stripe {
         order::bytes(self.order_width(), self.record_count as usize)
     }
 
-    pub(super) fn entries(&self) -> std::ops::Range<usize> {
+    pub(super) fn entries(&self) -> Range<usize> {
         self.first_entry as usize..self.first_entry as usize + self.entry_count as usize
     }
 }
@@ -298,25 +304,20 @@ impl Footer {
         self.stripes.partition_point(|stripe| stripe.first_sequence <= sequence).checked_sub(1)
     }
 
-    /// The blocks of a key in a stripe.
-    pub(super) fn blocks_of(&self, stripe: usize, key: Key) -> &[Entry] {
-        let (entries, key) = (&self.entries[self.stripes[stripe].entries()], key.wire());
+    /// The blocks of a key in a stripe, by their numbers in the directory.
+    pub(super) fn blocks_of(&self, stripe: usize, key: Key) -> Range<usize> {
+        let (all, key) = (self.stripes[stripe].entries(), key.wire());
+        let entries = &self.entries[all.clone()];
         let from = entries.partition_point(|entry| entry.key() < key);
         let count = entries[from..].partition_point(|entry| entry.key() == key);
-        &entries[from..from + count]
+        all.start + from..all.start + from + count
     }
 
     /// The blocks of a stripe's key, by its number in the stripe.
-    pub(super) fn blocks_of_number(&self, stripe: usize, key: usize) -> Option<&[Entry]> {
+    pub(super) fn blocks_of_number(&self, stripe: usize, key: usize) -> Option<Range<usize>> {
         let place = &self.stripes[stripe];
         let keys = &self.keys[self.first_keys[stripe] as usize..][..place.key_count as usize];
         let from = *keys.get(key)? as usize;
-        let to = keys.get(key + 1).map_or(place.entries().end, |next| *next as usize);
-        self.entries.get(from..to)
-    }
-
-    /// The number of a block in the directory.
-    pub(super) fn number_of(&self, entry: &Entry) -> u32 {
-        self.entries.partition_point(|other| other.offset < entry.offset) as u32
+        Some(from..keys.get(key + 1).map_or(place.entries().end, |next| *next as usize))
     }
 }

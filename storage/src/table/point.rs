@@ -32,12 +32,8 @@ impl BlockView<'_> {
 
     /// A number of a column by record.
     fn number(&self, column: usize, row: usize) -> Option<u64> {
-        let (mut run, mut by_run) = ([0; RUN], [0; RUN]);
-        if let Some(by) = other(self.kind, column) {
-            self.column(by).decode_run(row, &[], &mut by_run)?;
-        }
-        let from = self.column(column).decode_run(row, &by_run, &mut run)?;
-        Some(run[row - from])
+        let by = other(self.kind, column).map_or(Some(0), |by| self.column(by).number(row, 0))?;
+        self.column(column).number(row, by)
     }
 
     /// The sequence of a row.

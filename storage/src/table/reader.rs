@@ -15,6 +15,7 @@ use crate::{
 };
 use memmap2::MmapRaw;
 use std::{
+    ops::Range,
     path::{Path, PathBuf},
     sync::{
         Arc,
@@ -138,16 +139,17 @@ impl Table {
     }
 
     /// A block from the cache, or from the file in one read.
-    pub(super) fn cached(&self, entry: &Entry) -> Result<Arc<CachedBlock>> {
-        let block = self.footer.number_of(entry);
-        if let Some(found) = self.cache.get(self.number, block) {
+    pub(super) fn cached(&self, block: usize) -> Result<Arc<CachedBlock>> {
+        let number = block as u32;
+        if let Some(found) = self.cache.get(self.number, number) {
             return Ok(found);
         }
+        let entry = &self.footer.entries[block];
         let mut bytes = vec![0; entry.bytes as usize];
         self.file.read_exact_at(&mut bytes, entry.offset).map_err(StorageError::io("read", &self.path))?;
         let found = CachedBlock::new(bytes, entry).map_err(|reason| self.corrupt(entry.offset, reason))?;
         let found = Arc::new(found);
-        self.cache.insert(self.number, block, &found);
+        self.cache.insert(self.number, number, &found);
         Ok(found)
     }
 
@@ -157,10 +159,11 @@ impl Table {
         self.get_in(self.footer.blocks_of(stripe, key), sequence, space)
     }
 
-    fn get_in<'a>(&self, blocks: &[Entry], sequence: u64, space: &'a mut PointSpace) -> Result<Option<RecordRef<'a>>> {
-        let at = blocks.partition_point(|entry| entry.last_sequence < sequence);
-        let Some(entry) = blocks.get(at).filter(|entry| entry.first_sequence <= sequence) else { return Ok(None) };
-        let block = self.cached(entry)?;
+    fn get_in<'a>(&self, blocks: Range<usize>, sequence: u64, space: &'a mut PointSpace) -> Result<Option<RecordRef<'a>>> {
+        let number = blocks.start + self.footer.entries[blocks.clone()].partition_point(|entry| entry.last_sequence < sequence);
+        let entry = self.footer.entries[..blocks.end].get(number).filter(|entry| entry.first_sequence <= sequence);
+        let Some(entry) = entry else { return Ok(None) };
+        let block = self.cached(number)?;
         let found = block.view().and_then(|view| {
             let Some(row) = view.row_of(sequence)? else { return Ok(None) };
             view.record(&block.head, row, space).map(Some)
@@ -232,6 +235,6 @@ impl Table {
     /// The last record of a key.
     pub(crate) fn latest<'a>(&self, key: Key, space: &'a mut PointSpace) -> Result<Option<RecordRef<'a>>> {
         let last = (0..self.stripes().len()).rev().find_map(|stripe| self.footer.blocks_of(stripe, key).last());
-        last.map_or(Ok(None), |entry| self.get(key, entry.last_sequence, space))
+        last.map_or(Ok(None), |block| self.get_in(block..block + 1, self.footer.entries[block].last_sequence, space))
     }
 }

@@ -110,7 +110,8 @@ impl Table {
         let stripes = self.stripes();
         let from = stripes.partition_point(|stripe| stripe.last_sequence() < *window.sequences.start());
         let to = stripes.partition_point(|stripe| stripe.first_sequence <= *window.sequences.end()).max(from);
-        (from..to).flat_map(move |stripe| self.footer.blocks_of(stripe, key)).filter(|entry| window.may_have(entry))
+        let blocks = (from..to).flat_map(move |stripe| &self.footer.entries[self.footer.blocks_of(stripe, key)]);
+        blocks.filter(|entry| window.may_have(entry))
     }
 
     /// Calls `visit` with every record of a key in a window, in order, until it breaks.

@@ -86,6 +86,11 @@ pub(super) fn row_columns(kind: Kind) -> usize {
     if is_book(kind) { BOOK_ROWS } else { first_word(kind) + body_words(kind) }
 }
 
+/// Columns of a kind, those by level behind those by record.
+pub(super) fn columns(kind: Kind) -> usize {
+    row_columns(kind) + if is_book(kind) { 2 } else { 0 }
+}
+
 /// The column that predicts another one; it comes before.
 pub(super) fn other(kind: Kind, column: usize) -> Option<usize> {
     let first_word = first_word(kind);
