@@ -44,6 +44,7 @@ mod error;
 mod event;
 mod fence;
 mod frame;
+mod l2_book;
 mod memory;
 mod page;
 mod record;
@@ -57,6 +58,7 @@ pub use error::{DecimalError, SchemaError};
 pub use event::{Event, EventRef, Payload, RecordDraft, RecordDrafts, Stamp};
 pub use fence::TimeFence;
 pub use frame::{FRAME_MAGIC, FrameHeader};
+pub use l2_book::{Book, BookSide};
 pub use memory::{Behind, EventSlot, PAGE_ALIGNMENT, PageView, PageWriter, Slot, format_page};
 pub use page::{
     FIRST_SEQUENCE_OFFSET, FIRST_TS_EVENT_OFFSET, FORMAT_VERSION, PAGE_BYTES, PAGE_END_WORD, PAGE_HEADER_BYTES, PAGE_MAGIC, PageHeader,

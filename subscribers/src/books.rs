@@ -4,9 +4,8 @@
 //! missing: at an epoch's start (a delta chain never crosses one), at a gap of the venue, when the venue's connection is lost, and where the
 //! reader itself missed something ([`Books::invalidate`]). What is known is kept and goes on being changed, marked as what it is.
 
-use crate::book::Book;
 use std::collections::HashMap;
-use tapewire_schemas::{Body, Control, ControlCode, EventRef, Instrument};
+use tapewire_schemas::{Body, Book, Control, ControlCode, EventRef, Instrument};
 use tapewire_storage::Registry;
 
 /// What a book is worth.

@@ -8,7 +8,6 @@ mod spans;
 
 use crate::{
     accounts::AccountState,
-    book::BookSide,
     books::{Books, InstrumentBook},
     prepared::Merged,
     trades::TradeSummary,
@@ -16,7 +15,7 @@ use crate::{
 use serde_json::{Map, Value, json};
 use spans::Spans;
 use std::collections::BTreeMap;
-use tapewire_schemas::{Account, Body, ControlCode, Decimal, EventRef, Kind, Level, Scale};
+use tapewire_schemas::{Account, Body, BookSide, ControlCode, Decimal, EventRef, Kind, Level, Scale};
 use tapewire_storage::Registry;
 
 const TOP_LEVELS: usize = 10;

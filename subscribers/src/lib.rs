@@ -29,7 +29,6 @@
 //! ```
 
 mod accounts;
-mod book;
 mod books;
 mod conflater;
 mod cursor;
@@ -45,7 +44,6 @@ mod subscriber;
 mod trades;
 
 pub use accounts::{AccountState, ExactSum};
-pub use book::{Book, BookSide};
 pub use books::{BookState, Books, InstrumentBook};
 pub use conflater::Conflater;
 pub use definitions::definitions_at;
@@ -55,4 +53,5 @@ pub use filter::Filter;
 pub use prepared::Merged;
 pub use settings::{Conflation, End, Polled, Start, SubscriberCounters, SubscriberSettings, Tier, Visibility, WhenLapped};
 pub use subscriber::Subscriber;
+pub use tapewire_schemas::{Book, BookSide};
 pub use trades::{TradePrices, TradeSummary};

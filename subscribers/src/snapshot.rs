@@ -5,7 +5,6 @@
 //! some instrument has none, or where balances are asked for, from the oldest record that is kept.
 
 use crate::{
-    book::BookSide,
     books::{BookState, Books, InstrumentBook},
     conflater::stamp_of,
     definitions::definitions_at,
@@ -19,7 +18,9 @@ use std::{
     collections::{BTreeMap, BTreeSet},
     time::Duration,
 };
-use tapewire_schemas::{AccountUpdate, Body, BookRef, Control, ControlCode, Currency, Event, EventRef, Kind, Level, Payload, Stamp};
+use tapewire_schemas::{
+    AccountUpdate, Body, BookRef, BookSide, Control, ControlCode, Currency, Event, EventRef, Kind, Level, Payload, Stamp,
+};
 use tapewire_stdx::wait::Wait;
 use tapewire_storage::{Bus, LogReader, Registry, StorageError};
 

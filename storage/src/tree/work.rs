@@ -83,6 +83,8 @@ pub struct Tree {
     /// Of the oldest memtable that waits.
     flush: Option<Job>,
     compacting: Option<Compacting>,
+    /// Memtables that are in tables and that a reader may still look at: given back here, since that takes long, never by a reader.
+    retired: Vec<Arc<Waiting>>,
     counters: TreeCounters,
     /// Why the log's state is not known.
     poison: Option<String>,
@@ -113,8 +115,8 @@ impl Tree {
         }
         let applied = version.through();
         let shared = Arc::new(Shared::new(State { levels, ..State::default() }, applied));
-        let (version, flush, compacting, poison) = (version.clone(), None, None, None);
-        Ok(Self { place, settings, shared, version, next_number, applied, flush, compacting, counters, poison })
+        let (version, flush, compacting, retired, poison) = (version.clone(), None, None, Vec::new(), None);
+        Ok(Self { place, settings, shared, version, next_number, applied, flush, compacting, retired, counters, poison })
     }
 
     /// Applies a batch at its sequence, all of it or nothing. Sequences never fall; several batches of one sequence are one moment.
@@ -163,6 +165,7 @@ impl Tree {
     /// not known what holds: the tree takes nothing more ([`StorageError::Poisoned`]) and must be opened again.
     pub fn work(&mut self, log: &mut dyn EditLog) -> Result<Worked> {
         self.check_poison()?;
+        self.retired.retain(|waiting| Arc::strong_count(waiting) > 1);
         let state = self.shared.state();
         let has_room = self.version.level(0).count() < self.settings.level0_table_count_max;
         match state.waiting.last().filter(|_| has_room || self.flush.is_some()) {
@@ -206,7 +209,7 @@ impl Tree {
         let levels = self.log(job, &edits, log)?;
         let state = self.shared.state();
         let mut waiting = state.waiting.clone();
-        waiting.pop();
+        self.retired.extend(waiting.pop());
         self.shared.set_state(State { active: state.active.clone(), waiting, levels });
         self.counters.flush_count += 1;
         self.counters.flushed_bytes += bytes;

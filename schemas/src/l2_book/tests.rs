@@ -1,5 +1,5 @@
 use super::*;
-use tapewire_schemas::{Event, Payload, Side, Stamp, Trade};
+use crate::{Event, Payload, Side, Stamp, Trade};
 
 fn scale(digits: u8) -> Scale {
     Scale::new(digits).unwrap()

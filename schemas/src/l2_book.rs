@@ -2,8 +2,8 @@
 //!
 //! It holds `i64` mantissas at its instrument's scales, and follows a change of scale exactly or says that it cannot.
 
+use crate::{Body, BookRef, DecimalError, EventRef, Level, RecordRef, Scale};
 use std::{collections::BTreeMap, fmt::Write as _};
-use tapewire_schemas::{Body, BookRef, DecimalError, EventRef, Level, RecordRef, Scale};
 
 /// A side of a book.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -76,6 +76,14 @@ impl Book {
     fn set(&mut self, levels: &BookRef<'_>) {
         levels.bids.iter().for_each(|level| self.bids.set(*level));
         levels.asks.iter().for_each(|level| self.asks.set(*level));
+    }
+
+    /// Sets a level of a side; quantity 0 deletes its price.
+    pub fn set_level(&mut self, side: BookSide, level: Level) {
+        match side {
+            BookSide::Bid => self.bids.set(level),
+            BookSide::Ask => self.asks.set(level),
+        }
     }
 
     /// Removes every level.
