@@ -22,5 +22,7 @@ mod round_trip;
 mod sim_crash;
 mod sim_disk;
 mod store;
+mod store_damage;
 mod store_questions;
+mod store_repair;
 mod times;
