@@ -2,17 +2,20 @@
 
 mod keep;
 mod publish;
+mod query;
 mod read;
 mod store;
 mod tools;
 
 pub use keep::{CursorArguments, CursorCommand, OneCursorArguments, PruneArguments, RetentionArguments};
 pub use publish::{ClockSource, DemoArguments, FeedSource, PublishArguments};
+pub use query::{LatestArguments, QueryArguments, QueryFormat, Question, RangeArguments, SequenceBounds, TradeArguments};
 pub use read::{DigestArguments, FilterArguments, LoopsArgument, OutputName, ReadArguments, StartArgument, SubscribeArguments};
-pub use store::StoreArguments;
+pub use store::{CompactArguments, RepairArguments, StoreArguments};
 pub use tools::{
-    CompletionsArguments, DoctorArguments, InspectArguments, InspectJournalArguments, InspectPageArguments, InspectWhat, ManArguments,
-    RecoverArguments, ReplayArguments, ReplayTarget, StatArguments, StreamArguments, VerifyArguments,
+    CompletionsArguments, DoctorArguments, InspectArguments, InspectFooterArguments, InspectJournalArguments, InspectPageArguments,
+    InspectTableArguments, InspectWhat, ManArguments, RecoverArguments, ReplayArguments, ReplayTarget, StatArguments, StreamArguments,
+    VerifyArguments,
 };
 
 use clap::{Parser, Subcommand, ValueEnum};
@@ -99,6 +102,12 @@ pub enum Command {
     Prune(PruneArguments),
     /// Follow a stream's log and make it the store: years of history, compacted, that outlive the log.
     Store(StoreArguments),
+    /// Ask a stream's history: ranges, the newest, trades, orders, accounts, sequences.
+    Query(QueryArguments),
+    /// Seal and merge everything that a store has, now.
+    Compact(CompactArguments),
+    /// Make a damaged store one that can be gone on with: keep what is sound, say what is lost, delete nothing.
+    Repair(RepairArguments),
     /// Look at the cursors of a stream, and move them.
     Cursor(CursorArguments),
     /// Show how every stream, publisher and subscriber is, from shared memory.
