@@ -1,5 +1,6 @@
 //! Tables that are damaged, cut short or another stream's: an error, or the same answers.
 
+use std::ops::ControlFlow;
 use super::*;
 use std::fs;
 
@@ -16,9 +17,10 @@ fn ask(made: &Made) -> Result<(), StorageError> {
     }
     let (mut space, mut found) = (ScanSpace::default(), 0);
     for key in made.keys() {
-        table.scan(key, &Window::ALL, &mut space, |sequence, record| {
+        let _ = table.scan(key, &Window::ALL, &mut space, |sequence, record| {
             assert!(record.bytes() == made.record(sequence).bytes());
             found += 1;
+            ControlFlow::Continue(())
         })?;
         table.scan_columns((key, &Window::ALL), &[Field::Sequence], &mut space, |batch| found += batch.len() as u64)?;
     }
