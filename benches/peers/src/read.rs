@@ -12,13 +12,30 @@ use crate::{
 use anyhow::{Result, ensure};
 use std::time::Instant;
 
-/// How many questions: cold, to warm up, and warm. The log alone, without an index, is asked less.
-const COLD_GETS: usize = 2_000;
-const WARM_UP_GETS: usize = 50_000;
-const WARM_GETS: usize = 200_000;
-const COLD_RANGES: usize = 500;
-const WARM_RANGES: usize = 20_000;
-const PLACES: usize = COLD_GETS + WARM_UP_GETS + WARM_GETS;
+/// How many questions are asked, where there are events enough for so many.
+#[derive(Clone, Copy)]
+struct Counts {
+    cold_gets: usize,
+    warm_up_gets: usize,
+    warm_gets: usize,
+    cold_ranges: usize,
+    warm_ranges: usize,
+}
+
+impl Counts {
+    /// A question in ten events at most.
+    fn of(event_count: u64) -> Self {
+        let at_most = |count: u64, share: u64| count.min(event_count / share) as usize;
+        Self {
+            cold_gets: at_most(2_000, 50),
+            warm_up_gets: at_most(50_000, 20),
+            warm_gets: at_most(200_000, 10),
+            cold_ranges: at_most(500, 200),
+            warm_ranges: at_most(20_000, 100),
+        }
+    }
+}
+
 /// Rows of a range.
 const RANGE_ROWS: usize = 100;
 /// Instruments that are scanned: every so many, for each kind.
@@ -28,14 +45,16 @@ const LATEST_PASSES: usize = 20;
 
 /// Asks everything; every answer is compared with what it must be.
 pub fn read<E: Engine>(task: &Task, outcome: &mut Outcome) -> Result<()> {
-    let truth = Truth::new(&task.shape(), PLACES)?;
-    let mut questions = Questions::<E> { task, truth: &truth, outcome, engine: None };
+    let counts = Counts::of(task.event_count);
+    let truth = Truth::new(&task.shape(), counts.cold_gets + counts.warm_up_gets + counts.warm_gets)?;
+    let mut questions = Questions::<E> { task, counts, truth: &truth, outcome, engine: None };
     questions.cold()?;
     questions.warm()
 }
 
 struct Questions<'a, E> {
     task: &'a Task,
+    counts: Counts,
     truth: &'a Truth,
     outcome: &'a mut Outcome,
     engine: Option<E>,
@@ -81,10 +100,10 @@ impl<E: Engine> Questions<'_, E> {
         self.reopen_cold()?;
         let answers = self.engine()?.answers();
         let places = &self.truth.places;
-        self.gets("get cold", &places[..COLD_GETS])?;
+        self.gets("get cold", &places[..self.counts.cold_gets])?;
         if answers.by_instrument {
             self.reopen_cold()?;
-            self.ranges("range cold", &places[..COLD_RANGES])?;
+            self.ranges("range cold", &places[..self.counts.cold_ranges])?;
             self.reopen_cold()?;
             self.scan_parts::<Light>(Caches::Cold, "8 B")?;
         }
@@ -95,13 +114,13 @@ impl<E: Engine> Questions<'_, E> {
 
     fn warm(&mut self) -> Result<()> {
         let answers = self.engine()?.answers();
-        let places = &self.truth.places[COLD_GETS..];
+        let places = &self.truth.places[self.counts.cold_gets..];
         // The first pass brings the files into the system's cache, and what fits into the engine's own.
-        self.gets("", &places[..WARM_UP_GETS])?;
-        self.gets("get", &places[WARM_UP_GETS..])?;
-        self.misses(&places[..WARM_UP_GETS])?;
+        self.gets("", &places[..self.counts.warm_up_gets])?;
+        self.gets("get", &places[self.counts.warm_up_gets..])?;
+        self.misses(&places[..self.counts.warm_up_gets])?;
         if answers.by_instrument {
-            self.ranges("range", &places[..WARM_RANGES])?;
+            self.ranges("range", &places[..self.counts.warm_ranges])?;
             self.scan_parts::<Light>(Caches::Warm, "8 B")?;
             self.scan_parts::<Light>(Caches::Warm, "8 B")?;
             self.scan_parts::<Whole>(Caches::Warm, "whole")?;
