@@ -16,7 +16,7 @@ use std::io::{Read, Write};
 pub fn run(task: &Task) -> Result<()> {
     match task.variant()? {
         Variant::Tapewire => run_with::<Tapewire>(task),
-        Variant::Fjall | Variant::FjallTimeFifo => run_with::<Fjall>(task),
+        Variant::Fjall | Variant::FjallSynced | Variant::FjallTimeFifo => run_with::<Fjall>(task),
         #[cfg(feature = "rocksdb")]
         _ => run_with::<crate::engine::Rocks>(task),
         #[cfg(not(feature = "rocksdb"))]

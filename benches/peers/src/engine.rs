@@ -5,6 +5,7 @@ mod fjall_engine;
 #[cfg(feature = "rocksdb")]
 #[path = "engine/rocksdb.rs"]
 mod rocksdb_engine;
+mod syncer;
 mod tapewire;
 
 pub use fjall_engine::Fjall;
@@ -16,6 +17,9 @@ use crate::row::{Fold, KeyOrder, Place, Row};
 use anyhow::Result;
 use std::{collections::BTreeMap, path::Path};
 use tapewire_schemas::Kind;
+
+/// Name of the figure in which an engine says how many bytes it wrote, log included.
+pub const OWN_WRITTEN: &str = "own written bytes";
 
 /// What every engine is allowed.
 #[derive(Clone, Copy, Debug)]
@@ -105,7 +109,9 @@ pub trait Engine: Sized {
 pub enum Variant {
     /// RocksDB, instrument first, leveled; LZ4, zstd at the last level
     RocksdbZstd,
-    /// RocksDB, the same with blocks of 16 KiB
+    /// RocksDB, the same, its log synced every millisecond
+    RocksdbZstdSynced,
+    /// RocksDB, the same with blocks of 16 KiB, not synced
     RocksdbZstd16k,
     /// RocksDB, the same with 4 KiB and nothing compressed
     RocksdbNone,
@@ -115,7 +121,9 @@ pub enum Variant {
     RocksdbTimeFifo,
     /// fjall, instrument first, leveled; LZ4 but for the first two levels
     Fjall,
-    /// fjall, in order of time, FIFO; LZ4
+    /// fjall, the same, its journal synced every millisecond
+    FjallSynced,
+    /// fjall, in order of time, FIFO; LZ4, not synced
     FjallTimeFifo,
     /// Tapewire's log
     Tapewire,

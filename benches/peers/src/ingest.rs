@@ -1,9 +1,9 @@
 //! Phases that write: what goes in, how fast, what it costs on disk and in processor time, and whether it survives a kill.
 
 use crate::{
-    engine::{Engine, Purpose},
+    engine::{Engine, OWN_WRITTEN, Purpose},
     load::{Load, Truth},
-    process::{ProcessorTime, disk_bytes, written_bytes},
+    process::{ProcessorTime, Written, disk_bytes},
     row::{Light, Row},
     task::{Outcome, Task},
     timing::{Timing, histogram},
@@ -23,7 +23,7 @@ pub fn single<E: Engine>(task: &Task, outcome: &mut Outcome) -> Result<E> {
     let load = Load::new(&task.shape())?;
     let mut engine = E::open(task.variant()?, &task.directory, Purpose::Write, &task.budget())?;
     outcome.setup = engine.setup();
-    let (mut puts, written) = (histogram(), written_bytes()?);
+    let (mut puts, written) = (histogram(), Written::now()?);
     let from = Instant::now();
     for row in load.rows() {
         if row.place.sequence.is_multiple_of(TIMED_EVERY) {
@@ -38,7 +38,7 @@ pub fn single<E: Engine>(task: &Task, outcome: &mut Outcome) -> Result<E> {
     outcome.figure("ingest single M/s", load.event_count() as f64 / seconds / 1e6);
     outcome.timing("put", &puts);
     outcome.figure("put max ms", puts.max() as f64 / 1e6);
-    outcome.figure("ingest single MB written", (written_bytes()? - written) as f64 / 1e6);
+    outcome.figure("ingest single MB written", written.since_mb()?.0);
     Ok(engine)
 }
 
@@ -65,7 +65,7 @@ pub fn batches<E: Engine>(task: &Task, outcome: &mut Outcome) -> Result<()> {
     let mut engine = E::open(task.variant()?, &task.directory, Purpose::Write, &task.budget())?;
     outcome.setup = engine.setup();
     let (events, megabytes) = (load.event_count() as f64, load.byte_count() as f64 / 1e6);
-    let (mut calls, written, processor) = (histogram(), written_bytes()?, ProcessorTime::now()?);
+    let (mut calls, written, processor) = (histogram(), Written::now()?, ProcessorTime::now()?);
     let from = Instant::now();
     let mut batch: Vec<Row<'_>> = Vec::with_capacity(BATCH_ROWS);
     for row in load.rows() {
@@ -87,7 +87,7 @@ pub fn batches<E: Engine>(task: &Task, outcome: &mut Outcome) -> Result<()> {
     outcome.figure("settle s", settled - seconds);
     outcome.figure("ingest settled M/s", events / settled / 1e6);
     outcome.figure("disk B/event settled", disk_bytes(&task.directory)? as f64 / events);
-    outcome.figure("written MB settled", (written_bytes()? - written) as f64 / 1e6);
+    outcome.figure("written MB settled", written.since_mb()?.0);
     let (process_s, background_s) = processor.since()?;
     outcome.figure("cpu s", process_s);
     outcome.figure("background cpu s", background_s);
@@ -97,10 +97,14 @@ pub fn batches<E: Engine>(task: &Task, outcome: &mut Outcome) -> Result<()> {
     outcome.figure("compact cpu s", processor.since()?.0 - process_s);
     let own = engine.own_figures();
     engine.close()?;
-    let written = (written_bytes()? - written) as f64 / 1e6;
-    outcome.figure("written MB", written);
-    outcome.figure("written / event bytes", written / megabytes);
+    let (handed, reached) = written.since_mb()?;
+    outcome.figure("written MB", handed);
+    outcome.figure("written / event bytes", handed / megabytes);
+    outcome.figure("written, not deleted before / event bytes", reached / megabytes);
     outcome.figure("disk B/event", disk_bytes(&task.directory)? as f64 / events);
+    if let Some(bytes) = own.get(OWN_WRITTEN) {
+        outcome.figure("own written / event bytes", bytes / 1e6 / megabytes);
+    }
     outcome.figures.extend(own);
     Ok(())
 }

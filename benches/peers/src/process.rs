@@ -11,17 +11,37 @@ use std::{
 /// Bytes that a block of `st_blocks` counts.
 const BLOCK_BYTES: u64 = 512;
 
-/// Bytes that this process has had written to disks so far.
-///
-/// # Errors
-/// Where the system does not tell.
-pub fn written_bytes() -> Result<u64> {
-    let text = fs::read_to_string("/proc/self/io").context("read /proc/self/io")?;
-    let field = |name: &str| {
-        let line = text.lines().find_map(|line| line.strip_prefix(name)?.strip_prefix(": "));
-        line.and_then(|number| number.trim().parse::<u64>().ok()).unwrap_or(0)
-    };
-    Ok(field("write_bytes").saturating_sub(field("cancelled_write_bytes")))
+/// Bytes that this process has written to files so far.
+#[derive(Clone, Copy, Debug)]
+pub struct Written {
+    handed_bytes: u64,
+    cancelled_bytes: u64,
+}
+
+impl Written {
+    /// As of now.
+    ///
+    /// # Errors
+    /// Where the system does not tell.
+    pub fn now() -> Result<Self> {
+        let text = fs::read_to_string("/proc/self/io").context("read /proc/self/io")?;
+        let field = |name: &str| {
+            let line = text.lines().find_map(|line| line.strip_prefix(name)?.strip_prefix(": "));
+            line.and_then(|number| number.trim().parse::<u64>().ok()).unwrap_or(0)
+        };
+        Ok(Self { handed_bytes: field("write_bytes"), cancelled_bytes: field("cancelled_write_bytes") })
+    }
+
+    /// Since then, MB of 10⁶ bytes: what was handed to the file system, and what of it is left without the files that were deleted before the
+    /// system had brought them to the disk.
+    ///
+    /// # Errors
+    /// Where the system does not tell.
+    pub fn since_mb(&self) -> Result<(f64, f64)> {
+        let now = Self::now()?;
+        let handed = (now.handed_bytes - self.handed_bytes) as f64 / 1e6;
+        Ok((handed, handed - (now.cancelled_bytes - self.cancelled_bytes) as f64 / 1e6))
+    }
 }
 
 /// Processor time so far, seconds, in steps of a hundredth.

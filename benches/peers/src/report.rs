@@ -36,7 +36,7 @@ pub struct Report {
 }
 
 /// Figures of the table, in its order; everything else is in the raw file.
-const ROWS: [&str; 48] = [
+const ROWS: [&str; 50] = [
     "ingest single M/s",
     "put p50 us",
     "put p99 us",
@@ -58,6 +58,8 @@ const ROWS: [&str; 48] = [
     "written MB settled",
     "written MB",
     "written / event bytes",
+    "written, not deleted before / event bytes",
+    "own written / event bytes",
     "open after kill s",
     "rows lost by kill",
     "open cold s",

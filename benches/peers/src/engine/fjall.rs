@@ -1,10 +1,10 @@
 //! fjall.
 
-use super::{Answers, Budget, Engine, Purpose, Variant};
+use super::{Answers, Budget, Engine, Purpose, Variant, syncer::Syncer};
 use crate::row::{Fold, Key, KeyOrder, Place, Row};
 use anyhow::Result;
 use fjall::{
-    CompressionType, Database, Keyspace, KeyspaceCreateOptions,
+    CompressionType, Database, Keyspace, KeyspaceCreateOptions, PersistMode,
     compaction::Fifo,
     config::{BloomConstructionPolicy, CompressionPolicy, FilterPolicy, FilterPolicyEntry},
 };
@@ -16,6 +16,7 @@ use tapewire_stdx::wait::Wait;
 pub struct Fjall {
     database: Database,
     events: Keyspace,
+    syncer: Option<Syncer>,
     order: KeyOrder,
     setup: String,
 }
@@ -38,7 +39,7 @@ fn options(variant: Variant, budget: &Budget) -> KeyspaceCreateOptions {
 }
 
 impl Engine for Fjall {
-    fn open(variant: Variant, directory: &Path, _: Purpose, budget: &Budget) -> Result<Self> {
+    fn open(variant: Variant, directory: &Path, purpose: Purpose, budget: &Budget) -> Result<Self> {
         let database = Database::builder(directory).cache_size(budget.cache_bytes as u64).worker_threads(budget.thread_count).open()?;
         let events = database.keyspace("events", || options(variant, budget))?;
         let (order, style) = match variant {
@@ -47,16 +48,21 @@ impl Engine for Fjall {
         };
         let setup = format!(
             "fjall 3.1: {style}; key {order:?} first; blocks of 4 KiB, bloom {FILTER_BITS} bits; memtables of {} MiB, {} workers, cache {} MiB; \
-             journal flushed to the system per write, not synced",
+             journal flushed to the system per write, {}",
             budget.memtable_bytes >> 20,
             budget.thread_count,
             budget.cache_bytes >> 20,
+            if variant == Variant::FjallSynced { "synced every millisecond" } else { "not synced" },
         );
-        Ok(Self { database, events, order, setup })
+        let syncer = (variant == Variant::FjallSynced && purpose == Purpose::Write).then(|| {
+            let database = database.clone();
+            Syncer::start(move || Ok(database.persist(PersistMode::SyncData)?))
+        });
+        Ok(Self { database, events, syncer, order, setup })
     }
 
     fn close(self) -> Result<()> {
-        Ok(())
+        self.syncer.map_or(Ok(()), Syncer::stop)
     }
 
     fn answers(&self) -> Answers {

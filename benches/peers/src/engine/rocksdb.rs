@@ -1,6 +1,6 @@
 //! RocksDB.
 
-use super::{Answers, Budget, Engine, Purpose, Variant};
+use super::{Answers, Budget, Engine, OWN_WRITTEN, Purpose, Variant, syncer::Syncer};
 use crate::row::{Fold, Key, KeyOrder, Place, Row};
 use anyhow::Result;
 use rocksdb::{
@@ -8,12 +8,13 @@ use rocksdb::{
     FifoCompactOptions, Options, ReadOptions, UniversalCompactOptions, WaitForCompactOptions, WriteBatch,
     statistics::{StatsLevel, Ticker},
 };
-use std::{collections::BTreeMap, path::Path};
+use std::{collections::BTreeMap, path::Path, sync::Arc};
 use tapewire_schemas::Kind;
 
 /// A database; see [`options`] for how it is set up.
 pub struct Rocks {
-    database: DB,
+    database: Arc<DB>,
+    syncer: Option<Syncer>,
     options: Options,
     order: KeyOrder,
     setup: String,
@@ -82,7 +83,7 @@ fn options(variant: Variant, budget: &Budget) -> (Options, String) {
     };
     let setup = format!(
         "RocksDB 11.8.1 (rocksdb 0.25): {style}; key {:?} first; blocks of {} KiB, bloom {FILTER_BITS} bits, index and filters in memory beside the cache; \
-         3 memtables of {} MiB, {} background jobs, cache {} MiB; WAL on, not synced per write",
+         3 memtables of {} MiB, {} background jobs, cache {} MiB",
         key_order(variant),
         block_bytes >> 10,
         budget.memtable_bytes >> 20,
@@ -117,13 +118,19 @@ fn walk(mut rows: DBRawIterator<'_>, limit: usize, fold: &mut impl Fold) -> Resu
 }
 
 impl Engine for Rocks {
-    fn open(variant: Variant, directory: &Path, _: Purpose, budget: &Budget) -> Result<Self> {
-        let (options, setup) = options(variant, budget);
-        Ok(Self { database: DB::open(&options, directory)?, options, order: key_order(variant), setup })
+    fn open(variant: Variant, directory: &Path, purpose: Purpose, budget: &Budget) -> Result<Self> {
+        let (options, mut setup) = options(variant, budget);
+        let database = Arc::new(DB::open(&options, directory)?);
+        let syncer = (variant == Variant::RocksdbZstdSynced && purpose == Purpose::Write).then(|| {
+            let database = Arc::clone(&database);
+            Syncer::start(move || Ok(database.flush_wal(true)?))
+        });
+        setup.push_str(if variant == Variant::RocksdbZstdSynced { "; WAL synced every millisecond" } else { "; WAL not synced" });
+        Ok(Self { database, syncer, options, order: key_order(variant), setup })
     }
 
     fn close(self) -> Result<()> {
-        Ok(())
+        self.syncer.map_or(Ok(()), Syncer::stop)
     }
 
     fn answers(&self) -> Answers {
@@ -203,7 +210,11 @@ impl Engine for Rocks {
             ("own compaction bytes", Ticker::CompactWriteBytes),
             ("own stall us", Ticker::StallMicros),
         ];
-        tickers.into_iter().map(|(name, ticker)| (name.to_owned(), self.options.get_ticker_count(ticker) as f64)).collect()
+        let count = |(name, ticker): (&str, Ticker)| (name.to_owned(), self.options.get_ticker_count(ticker) as f64);
+        let mut figures: BTreeMap<String, f64> = tickers.into_iter().map(count).collect();
+        let written = figures.iter().filter(|(name, _)| name.ends_with("bytes")).map(|(_, bytes)| bytes).sum();
+        figures.insert(OWN_WRITTEN.to_owned(), written);
+        figures
     }
 
     fn setup(&self) -> String {
