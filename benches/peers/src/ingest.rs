@@ -87,7 +87,13 @@ pub fn batches<E: Engine>(task: &Task, outcome: &mut Outcome) -> Result<()> {
     outcome.figure("settle s", settled - seconds);
     outcome.figure("ingest settled M/s", events / settled / 1e6);
     outcome.figure("disk B/event settled", disk_bytes(&task.directory)? as f64 / events);
-    outcome.figure("written MB settled", written.since_mb()?.0);
+    let (handed, left) = written.since_mb()?;
+    outcome.figure("written MB settled", handed);
+    outcome.figure("written / event bytes settled", handed / megabytes);
+    outcome.figure("written, not deleted before / event bytes settled", left / megabytes);
+    if let Some(bytes) = engine.own_figures().get(OWN_WRITTEN) {
+        outcome.figure("own written / event bytes settled", bytes / 1e6 / megabytes);
+    }
     let (process_s, background_s) = processor.since()?;
     outcome.figure("cpu s", process_s);
     outcome.figure("background cpu s", background_s);
@@ -97,14 +103,10 @@ pub fn batches<E: Engine>(task: &Task, outcome: &mut Outcome) -> Result<()> {
     outcome.figure("compact cpu s", processor.since()?.0 - process_s);
     let own = engine.own_figures();
     engine.close()?;
-    let (handed, reached) = written.since_mb()?;
+    let (handed, _) = written.since_mb()?;
     outcome.figure("written MB", handed);
     outcome.figure("written / event bytes", handed / megabytes);
-    outcome.figure("written, not deleted before / event bytes", reached / megabytes);
     outcome.figure("disk B/event", disk_bytes(&task.directory)? as f64 / events);
-    if let Some(bytes) = own.get(OWN_WRITTEN) {
-        outcome.figure("own written / event bytes", bytes / 1e6 / megabytes);
-    }
     outcome.figures.extend(own);
     Ok(())
 }

@@ -1,17 +1,13 @@
 //! Results: one line of JSON that holds everything, and a table.
 
 use crate::{
+    engine::Variant,
     machine::Machine,
     run::{Options, Round},
 };
 use anyhow::{Context, Result};
 use serde::Serialize;
-use std::{
-    collections::{BTreeMap, BTreeSet},
-    fmt::Write as _,
-    fs::File,
-    io::Write as _,
-};
+use std::{collections::BTreeMap, fmt::Write as _, fs::File, io::Write as _};
 use tapewire_stdx::clock::Clock;
 
 /// Minimum, median and maximum of a figure.
@@ -33,10 +29,17 @@ pub struct Report {
     rounds: Vec<Round>,
     /// Figure, engine, spread.
     summary: BTreeMap<String, BTreeMap<String, Spread>>,
+    /// Figure, engine, spread of Tapewire's value divided by the engine's in the same round.
+    ratios: BTreeMap<String, BTreeMap<String, Spread>>,
 }
 
+/// Figure, engine, a value of each round.
+type Values = BTreeMap<String, BTreeMap<String, Vec<f64>>>;
+/// Whose figures are divided by everybody else's.
+const BASE: Variant = Variant::Tapewire;
+
 /// Figures of the table, in its order; everything else is in the raw file.
-const ROWS: [&str; 50] = [
+const ROWS: [&str; 51] = [
     "ingest single M/s",
     "put p50 us",
     "put p99 us",
@@ -57,9 +60,10 @@ const ROWS: [&str; 50] = [
     "disk B/event",
     "written MB settled",
     "written MB",
+    "written / event bytes settled",
+    "written, not deleted before / event bytes settled",
+    "own written / event bytes settled",
     "written / event bytes",
-    "written, not deleted before / event bytes",
-    "own written / event bytes",
     "open after kill s",
     "rows lost by kill",
     "open cold s",
@@ -94,32 +98,31 @@ impl Report {
     #[must_use]
     pub fn new(options: &Options, rounds: Vec<Round>) -> Self {
         let machine = Machine::read();
-        let mut values: BTreeMap<String, BTreeMap<String, Vec<f64>>> = BTreeMap::new();
-        for round in &rounds {
-            for (name, value) in &round.outcome.figures {
-                values.entry(name.clone()).or_default().entry(round.engine.clone()).or_default().push(*value);
-            }
-        }
-        let summary = values
-            .into_iter()
-            .map(|(name, engines)| (name, engines.into_iter().map(|(engine, values)| (engine, spread(values))).collect()));
+        let Options { events, instruments, seed, rounds: round_count, .. } = options;
         let cold =
             if options.drop_caches { "the system's caches were dropped" } else { "the system was told to forget the engine's files" };
+        let notes = [
+            format!(
+                "{events} events of {instruments} instruments, seed {seed}; cells are median (minimum–maximum) of {round_count} rounds, engines in \
+                 turns."
+            ),
+            format!("Cold: opened anew, after {cold}; what the machine's host caches stays. Warm: after a pass over everything."),
+            "Every engine was given the same bytes, and every answer was compared with the workload or, where that says nothing, with the other \
+             engines'."
+                .to_owned(),
+        ];
         Self {
             bench: "peers".to_owned(),
             unix_seconds: Clock::new().now_ns() / 1_000_000_000,
             machine_line: machine.line(),
             machine,
             command: std::env::args().skip(1).collect(),
-            notes: vec![
-                format!("{} events of {} instruments, seed {}; cells are median (minimum–maximum) of {} rounds, engines in turns.", options.events, options.instruments, options.seed, options.rounds),
-                format!("Cold: the engine was opened anew, after {cold}; what the machine's host caches stays. Warm: after a pass over everything."),
-                "Every engine was given the same bytes, and every answer was compared with the workload or, where that says nothing, with the other engines'.".to_owned(),
-            ],
+            notes: notes.into(),
             setups: rounds.iter().map(|round| (round.engine.clone(), round.outcome.setup.clone())).collect(),
             engines: options.engines.iter().map(|variant| variant.name()).collect(),
+            summary: spreads(values(&rounds)),
+            ratios: spreads(ratios(&rounds)),
             rounds,
-            summary: summary.collect(),
         }
     }
 
@@ -135,11 +138,11 @@ impl Report {
         for (engine, setup) in &self.setups {
             let _ = writeln!(text, "* `{engine}`: {setup}");
         }
-        let _ = writeln!(text, "\n| | {} |\n|---|{}", self.engines.join(" | "), "---|".repeat(self.engines.len()));
-        let known: BTreeSet<&str> = self.summary.keys().map(String::as_str).collect();
-        for name in ROWS.iter().filter(|name| known.contains(**name)) {
-            let cells = self.engines.iter().map(|engine| self.summary[*name].get(engine).map_or_else(|| "–".to_owned(), cell));
-            let _ = writeln!(text, "| {name} | {} |", cells.collect::<Vec<_>>().join(" | "));
+        text.push_str(&table(&self.engines, &self.summary));
+        if !self.ratios.is_empty() {
+            let peers: Vec<String> = self.engines.iter().filter(|engine| **engine != BASE.name()).cloned().collect();
+            let _ = writeln!(text, "\nThe value of `{}` divided by that of each other engine in the same round:", BASE.name());
+            text.push_str(&table(&peers, &self.ratios));
         }
         text
     }
@@ -160,6 +163,47 @@ impl Report {
         }
         Ok(())
     }
+}
+
+fn values(rounds: &[Round]) -> Values {
+    let mut values = Values::new();
+    for round in rounds {
+        for (name, value) in &round.outcome.figures {
+            values.entry(name.clone()).or_default().entry(round.engine.clone()).or_default().push(*value);
+        }
+    }
+    values
+}
+
+/// Of every figure of which both have something to tell.
+fn ratios(rounds: &[Round]) -> Values {
+    let mut ratios = Values::new();
+    for base in rounds.iter().filter(|round| round.engine == BASE.name()) {
+        for peer in rounds.iter().filter(|round| round.round == base.round && round.engine != base.engine) {
+            for (name, value) in peer.outcome.figures.iter().filter(|(_, value)| **value > 0.0) {
+                if let Some(base) = base.outcome.figures.get(name) {
+                    ratios.entry(name.clone()).or_default().entry(peer.engine.clone()).or_default().push(base / value);
+                }
+            }
+        }
+    }
+    ratios
+}
+
+fn spreads(values: Values) -> BTreeMap<String, BTreeMap<String, Spread>> {
+    let of_engines = |engines: BTreeMap<String, Vec<f64>>| engines.into_iter().map(|(engine, values)| (engine, spread(values))).collect();
+    values.into_iter().map(|(name, engines)| (name, of_engines(engines))).collect()
+}
+
+/// One row for each of [`ROWS`] that is known, one column for each engine.
+fn table(engines: &[String], spreads: &BTreeMap<String, BTreeMap<String, Spread>>) -> String {
+    let mut text = format!("\n| | {} |\n|---|{}\n", engines.join(" | "), "---|".repeat(engines.len()));
+    for (name, known) in ROWS.iter().filter_map(|name| Some((name, spreads.get(*name)?))) {
+        let cells = engines.iter().map(|engine| known.get(engine).map_or_else(|| "–".to_owned(), cell));
+        // Writing to a string cannot fail.
+        let _ = writeln!(text, "| {name} | {} |", cells.collect::<Vec<_>>().join(" | "));
+    }
+    text
 }
 
 fn spread(mut values: Vec<f64>) -> Spread {
@@ -188,7 +232,19 @@ mod tests {
     use super::*;
 
     #[test]
-    fn spreads() {
+    fn ratios_are_taken_inside_a_round() {
+        let round = |round, engine: &str, value| {
+            let figures = [("get p50 us".to_owned(), value)].into();
+            Round { round, engine: engine.to_owned(), outcome: crate::task::Outcome { figures, ..Default::default() } }
+        };
+        let rounds = [round(1, "fjall", 2.0), round(1, "tapewire", 1.0), round(2, "fjall", 8.0), round(2, "tapewire", 2.0)];
+        assert_eq!(ratios(&rounds)["get p50 us"]["fjall"], [0.5, 0.25]);
+        let text = table(&["fjall".to_owned()], &spreads(ratios(&rounds)));
+        assert!(text.contains("| get p50 us | 0.375 (0.250–0.500) |"), "{text}");
+    }
+
+    #[test]
+    fn spreads_and_cells() {
         assert_eq!(spread(vec![3.0, 1.0]), [1.0, 2.0, 3.0]);
         assert_eq!(cell(&spread(vec![9.0, 1.0, 2.5])), "2.50 (1–9)");
         assert_eq!(cell(&spread(vec![0.25])), "0.250");

@@ -156,8 +156,8 @@ impl Engine for Rocks {
 
     fn compact(&mut self) -> Result<()> {
         let mut options = CompactOptions::default();
-        // What automatic compactions already brought there is not written again.
-        options.set_bottommost_level_compaction(BottommostLevelCompaction::IfHaveCompactionFilter);
+        // Otherwise files that move down without being merged keep the compression of the level above.
+        options.set_bottommost_level_compaction(BottommostLevelCompaction::ForceOptimized);
         self.database.compact_range_opt(None::<&[u8]>, None::<&[u8]>, &options);
         Ok(self.database.wait_for_compact(&WaitForCompactOptions::default())?)
     }
