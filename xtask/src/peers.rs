@@ -21,7 +21,7 @@ pub fn peers(workspace: &Workspace, arguments: &[String]) -> Result<()> {
     let compiler = Command::new("c++").arg("--version").stdout(Stdio::null()).stderr(Stdio::null()).status();
     let has_compiler = compiler.is_ok_and(|status| status.success());
     ensure!(has_compiler && has_libclang()?, "RocksDB takes a C++ compiler and libclang: `apt-get install g++ libclang-dev`");
-    let mut words = vec!["run", "--release", "--locked", "--manifest-path", MANIFEST, "--config", CONFIG, "--", "run"];
+    let mut words = vec!["run", "--release", "--manifest-path", MANIFEST, "--config", CONFIG, "--", "run"];
     words.extend(arguments.iter().map(String::as_str));
     cargo(workspace, &words)
 }
