@@ -15,7 +15,7 @@ use std::io::{Read, Write};
 /// What the engine says, and answers that are wrong.
 pub fn run(task: &Task) -> Result<()> {
     match task.variant()? {
-        Variant::Tapewire => run_with::<Tapewire>(task),
+        Variant::Tapewire | Variant::TapewireCold => run_with::<Tapewire>(task),
         Variant::Fjall | Variant::FjallSynced | Variant::FjallTimeFifo => run_with::<Fjall>(task),
         #[cfg(feature = "rocksdb")]
         _ => run_with::<crate::engine::Rocks>(task),

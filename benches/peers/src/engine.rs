@@ -125,8 +125,10 @@ pub enum Variant {
     FjallSynced,
     /// fjall, in order of time, FIFO; LZ4, not synced
     FjallTimeFifo,
-    /// Tapewire's log
+    /// Tapewire, its store uncompressed: level 0 alone
     Tapewire,
+    /// Tapewire, its store compacted at once: packed tables, then zstd
+    TapewireCold,
 }
 
 impl Variant {

@@ -92,9 +92,11 @@ pub fn resident_bytes() -> u64 {
 /// # Errors
 /// What the file system says.
 pub fn disk_bytes(directory: &Path) -> Result<u64> {
-    let mut bytes = 0;
+    let (mut bytes, mut seen) = (0, std::collections::HashSet::new());
     each_file(directory, &mut |path| {
         match fs::metadata(path) {
+            // A file with two names has its bytes once.
+            Ok(file) if !seen.insert(file.ino()) => {}
             Ok(file) => bytes += file.blocks() * BLOCK_BYTES,
             Err(error) if error.kind() == std::io::ErrorKind::NotFound => {}
             Err(error) => return Err(error.into()),

@@ -58,10 +58,11 @@ pub struct Options {
     pub markdown: Option<PathBuf>,
 }
 
-const ENGINES: [Variant; 6] = [
+const ENGINES: [Variant; 7] = [
     Variant::RocksdbZstd,
     Variant::Fjall,
     Variant::Tapewire,
+    Variant::TapewireCold,
     Variant::RocksdbTimeUniversal,
     Variant::RocksdbTimeFifo,
     Variant::FjallTimeFifo,

@@ -1,25 +1,72 @@
-//! Tapewire: its log, through the public calls of its storage crate.
+//! Tapewire: its log and its store, through the public calls of its storage crate.
 //!
 //! Events are appended to the journal, as the publisher's sequencer does it, and the journaler brings them to disk: what is in the journal
-//! survives a kill of the process, and within a millisecond or two it is synced, which the other engines here never do.
+//! survives a kill of the process, and within a millisecond or two it is synced, which the other engines here never do. A thread makes the
+//! store of it: level 0 alone, or tables at once, as the variant says. Segments of the log go when they are stored.
 
 use super::{Answers, Budget, Engine, Purpose, Variant};
 use crate::row::{Fold, Place, Row};
 use anyhow::{Context, Result, ensure};
-use std::{collections::BTreeMap, path::Path, time::Duration};
+use std::{collections::BTreeMap, ops::ControlFlow, path::Path, thread::JoinHandle, time::Duration};
 use tapewire_schemas::{Body, Event, EventSlot, Kind, Payload, RECORDS_END, RECORDS_OFFSET, RecordRef, Stamp};
 use tapewire_stdx::wait::Wait;
-use tapewire_storage::{Bus, Found, JournalOpener, JournalPage, JournalProgress, LogReader, Stream, StreamWriter, WalSettings, WalStatus};
+use tapewire_storage::{
+    Bus, Found, JournalOpener, JournalPage, JournalProgress, LogReader, RetentionPolicy, ScanBounds, Series, StopSignal, StorageError, Store,
+    StoreHold, StoreSettings, StoreStep, StoreTail, Stream, StreamWriter, WalSettings, WalStatus, prune_stream,
+};
 
 const STREAM: &str = "market";
 /// Longest wait for the disk.
 const DURABLE_WAIT_MAX: Duration = Duration::from_secs(600);
 
+/// Pages of a segment of the log: 64 MiB.
+const SEGMENT_PAGES: u32 = 256;
+/// Between two looks for a segment to take.
+const TAIL_INTERVAL: Duration = Duration::from_millis(2);
+
 /// A stream.
 pub struct Tapewire {
     stream: Stream,
+    settings: StoreSettings,
     writing: Option<Writing>,
-    reader: Option<LogReader>,
+    tail: Option<TailThread>,
+    store: Store,
+}
+
+/// The thread that makes the store of the log.
+struct TailThread {
+    stop: StopSignal,
+    thread: JoinHandle<Result<()>>,
+}
+
+impl TailThread {
+    fn start(stream: &Stream, settings: StoreSettings) -> Result<Self> {
+        let stop = StopSignal::default();
+        let (stream, signal) = (stream.clone(), stop.clone());
+        let thread = std::thread::Builder::new().name("tail".into()).spawn(move || {
+            let mut tail = StoreTail::open(&stream, settings, signal.clone())?;
+            while !signal.is_stopped() {
+                match tail.work(0)? {
+                    StoreStep::Idle => Wait::Sleep(TAIL_INTERVAL).once(),
+                    StoreStep::Taken { .. } => prune(&stream)?,
+                    _ => {}
+                }
+            }
+            Ok(())
+        })?;
+        Ok(Self { stop, thread })
+    }
+
+    fn end(self) -> Result<()> {
+        self.stop.stop();
+        self.thread.join().map_err(|_| anyhow::anyhow!("the tail panicked"))?
+    }
+}
+
+/// Lets the log go where it is stored.
+fn prune(stream: &Stream) -> Result<(), StorageError> {
+    let policy = RetentionPolicy { bytes_max: Some(0), store: StoreHold::Required, ..RetentionPolicy::default() };
+    prune_stream(stream, &policy, 0).map(drop)
 }
 
 struct Writing {
@@ -53,7 +100,7 @@ impl Tapewire {
 
 impl Writing {
     fn open(bus: &Bus) -> Result<Self> {
-        let writer = StreamWriter::open(bus, STREAM, &WalSettings::default())?;
+        let writer = StreamWriter::open(bus, STREAM, &WalSettings { segment_pages: SEGMENT_PAGES, ..WalSettings::default() })?;
         let opener = writer.opener().context("a logged stream has a journal")?;
         let progress = writer.progress().context("a logged stream has a journal")?;
         let status = writer.status().context("a logged stream has a journal")?;
@@ -130,26 +177,54 @@ fn event_of<'a>(record: &RecordRef<'a>) -> Result<Event<'a>> {
     Ok(Event { stamp, payload })
 }
 
-impl Engine for Tapewire {
-    fn open(_: Variant, directory: &Path, purpose: Purpose, _: &Budget) -> Result<Self> {
-        let bus = Bus::open_or_create(directory)?;
-        let writing = if purpose == Purpose::Write { Some(Writing::open(&bus)?) } else { None };
-        let stream = bus.stream(STREAM);
-        let reader = LogReader::open(&stream)?;
-        Ok(Self { stream, writing, reader: Some(reader) })
+impl Tapewire {
+    /// Works until nothing is left to do.
+    fn work(&self) -> Result<()> {
+        let mut tail = StoreTail::open(&self.stream, self.settings, StopSignal::default())?;
+        while tail.work(0)? != StoreStep::Idle {}
+        drop(tail);
+        Ok(prune(&self.stream)?)
     }
 
-    fn close(mut self) -> Result<()> {
-        self.reader = None;
+    fn end_tail(&mut self) -> Result<()> {
+        self.tail.take().map_or(Ok(()), TailThread::end)
+    }
+
+    fn end_writing(&mut self) -> Result<()> {
         if let Some(mut writing) = self.writing.take() {
             writing.end();
             writing.writer.close()?;
         }
         Ok(())
     }
+}
+
+fn folded(fold: &mut impl Fold) -> impl FnMut(u64, &RecordRef<'_>) -> ControlFlow<()> {
+    |_, record| {
+        fold.row(record.bytes());
+        ControlFlow::Continue(())
+    }
+}
+
+impl Engine for Tapewire {
+    fn open(variant: Variant, directory: &Path, purpose: Purpose, budget: &Budget) -> Result<Self> {
+        let bus = Bus::open_or_create(directory)?;
+        let writing = if purpose == Purpose::Write { Some(Writing::open(&bus)?) } else { None };
+        let stream = bus.stream(STREAM);
+        let hot_bytes_max = if variant == Variant::TapewireCold { 0 } else { u64::MAX };
+        let settings = StoreSettings { hot_bytes_max, ..StoreSettings::default() };
+        let tail = if purpose == Purpose::Write { Some(TailThread::start(&stream, settings)?) } else { None };
+        let store = Store::open_with_cache(&stream, budget.cache_bytes as u64)?;
+        Ok(Self { stream, settings, writing, tail, store })
+    }
+
+    fn close(mut self) -> Result<()> {
+        self.end_tail()?;
+        self.end_writing()
+    }
 
     fn answers(&self) -> Answers {
-        Answers { by_instrument: false, in_order: true }
+        Answers { by_instrument: true, in_order: true }
     }
 
     fn put(&mut self, row: &Row<'_>) -> Result<()> {
@@ -166,37 +241,44 @@ impl Engine for Tapewire {
         writing.status.flush();
         let is_durable = writing.status.wait_durable(writing.next_sequence - 1, DURABLE_WAIT_MAX)?;
         ensure!(is_durable, "the disk took longer than {DURABLE_WAIT_MAX:?}");
-        Ok(())
+        self.end_tail()?;
+        self.work()
     }
 
+    /// Takes the last segment too, which is complete when the writer has ended, and compacts what the variant compacts; level 0 stays as it is
+    /// where it is hot.
     fn compact(&mut self) -> Result<()> {
+        self.end_tail()?;
+        self.end_writing()?;
+        self.work()?;
+        if self.settings.hot_bytes_max == 0 {
+            // Every window is over: nothing comes any more.
+            self.settings.window_ns = 1;
+            self.work()?;
+        }
+        self.store.refresh()?;
         Ok(())
     }
 
     fn get(&mut self, place: &Place, fold: &mut impl Fold) -> Result<bool> {
-        let reader = self.reader.as_mut().context("open")?;
-        if reader.seek(place.sequence)? == Found::NotYet {
-            return Ok(false);
-        }
-        let view = reader.page().context("a page was found")?;
-        let (mut offset, mut sequence) = (RECORDS_OFFSET, view.first_sequence());
-        while let EventSlot::Event(event) = view.event(offset, sequence)? {
-            if sequence == place.sequence {
-                fold.row(event.bytes());
-                return Ok(true);
-            }
-            offset += event.bytes().len();
-            sequence = event.last_sequence() + 1;
-        }
-        Ok(false)
+        let series = Series { kind: place.kind, id: place.instrument_id };
+        let found = self.store.get_of(series, place.sequence)?;
+        Ok(found.map(|record| fold.row(record.bytes())).is_some())
     }
 
-    fn range(&mut self, _: &Place, _: usize, _: &mut impl Fold) -> Result<()> {
-        anyhow::bail!("the log alone has no index by instrument")
+    fn range(&mut self, from: &Place, limit: usize, fold: &mut impl Fold) -> Result<()> {
+        let series = Series { kind: from.kind, id: from.instrument_id };
+        let mut left = limit;
+        self.store.scan(series, &ScanBounds { sequences: from.sequence..=u64::MAX, ..ScanBounds::ALL }, |_, record| {
+            fold.row(record.bytes());
+            left -= 1;
+            if left == 0 { ControlFlow::Break(()) } else { ControlFlow::Continue(()) }
+        })?;
+        Ok(())
     }
 
-    fn scan_instrument(&mut self, _: Kind, _: u32, _: &mut impl Fold) -> Result<()> {
-        anyhow::bail!("the log alone has no index by instrument")
+    fn scan_instrument(&mut self, kind: Kind, instrument_id: u32, fold: &mut impl Fold) -> Result<()> {
+        Ok(self.store.scan(Series { kind, id: instrument_id }, &ScanBounds::ALL, folded(fold))?)
     }
 
     fn scan(&mut self, fold: &mut impl Fold) -> Result<()> {
@@ -217,15 +299,20 @@ impl Engine for Tapewire {
         Ok(())
     }
 
-    fn latest(&mut self, _: Kind, _: u32, _: &mut impl Fold) -> Result<bool> {
-        anyhow::bail!("the log alone has no index by instrument")
+    fn latest(&mut self, kind: Kind, instrument_id: u32, fold: &mut impl Fold) -> Result<bool> {
+        let series = Series { kind, id: instrument_id };
+        let Some(sequence) = self.store.latest(series)? else { return Ok(false) };
+        let found = self.store.get_of(series, sequence)?;
+        Ok(found.map(|record| fold.row(record.bytes())).is_some())
     }
 
     fn own_figures(&self) -> BTreeMap<String, f64> {
-        BTreeMap::new()
+        let levels = self.store.levels().into_iter();
+        levels.map(|level| (format!("level {} B/event", level.level), level.bytes as f64 / level.records.max(1) as f64)).collect()
     }
 
     fn setup(&self) -> String {
-        "Tapewire: journal and write-ahead log, one writer; synced in groups of a millisecond, past the page cache".to_owned()
+        let levels = if self.settings.hot_bytes_max == 0 { "tables, zstd-3" } else { "level 0, uncompressed" };
+        format!("Tapewire: journal and write-ahead log, synced in groups of a millisecond, past the page cache; store: {levels}")
     }
 }
