@@ -118,10 +118,13 @@ impl EditLog for FileLog {
 /// Changes of keys at a sequence.
 type Changes = Vec<(Vec<u8>, Option<Vec<u8>>)>;
 
+/// A key's versions, oldest first.
+type Versions = Vec<(u64, Option<Vec<u8>>)>;
+
 /// Every version of every key.
 #[derive(Debug, Default)]
 struct Model {
-    keys: BTreeMap<Vec<u8>, Vec<(u64, Option<Vec<u8>>)>>,
+    keys: BTreeMap<Vec<u8>, Versions>,
     /// The event log: what was ever applied.
     history: Vec<(u64, Changes)>,
 }
@@ -136,7 +139,7 @@ impl Model {
     }
 
     fn at(&self, sequence: u64) -> BTreeMap<Vec<u8>, Vec<u8>> {
-        let newest = |versions: &Vec<(u64, Option<Vec<u8>>)>| versions.iter().rev().find(|version| version.0 <= sequence)?.1.clone();
+        let newest = |versions: &Versions| versions.iter().rev().find(|version| version.0 <= sequence)?.1.clone();
         self.keys.iter().filter_map(|(key, versions)| Some((key.clone(), newest(versions)?))).collect()
     }
 }
