@@ -64,6 +64,7 @@ mod registry;
 mod retention;
 mod series;
 mod small_file;
+mod state;
 mod store;
 mod stored;
 mod sync;
@@ -100,6 +101,7 @@ pub use retention::{
     SegmentState, StoreHold, prune_stream,
 };
 pub use series::Series;
+pub use state::{StateBook, StateBookState, StateCounters, StateKeeper, StateReader, StateRecord, StateSource};
 pub use store::{
     RepairMode, Snapshot, StopSignal, Store, StoreCounters, StoreLevel, StoreRepairReport, StoreSettings, StoreStep, StoreTail,
     StoreVerifyReport, create_snapshot, delete_snapshot, list_snapshots, repair_store, restore_snapshot, verify_store,

@@ -30,6 +30,7 @@ mod readers;
 mod replay;
 mod signals;
 mod space;
+mod state;
 mod store;
 mod tape;
 mod tools;

@@ -89,6 +89,22 @@ impl TreeSnapshot {
     pub fn sequence(&self) -> u64 {
         self.sequence
     }
+
+    /// [`TreeReader::get`] at this moment.
+    ///
+    /// # Errors
+    /// As there.
+    pub fn get(&self, key: &[u8]) -> Result<Option<Vec<u8>>> {
+        TreeReader::new(self.shared.clone()).get(key, At::Snapshot(self))
+    }
+
+    /// [`TreeReader::range`] at this moment.
+    ///
+    /// # Errors
+    /// As there.
+    pub fn range(&self, range: KeyRange) -> Result<TreeRange> {
+        TreeReader::new(self.shared.clone()).range(range, At::Snapshot(self))
+    }
 }
 
 impl Drop for TreeSnapshot {

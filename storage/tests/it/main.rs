@@ -22,6 +22,7 @@ mod round_trip;
 mod sim_crash;
 mod sim_disk;
 mod snapshots;
+mod state;
 mod store;
 mod store_crash;
 mod store_damage;

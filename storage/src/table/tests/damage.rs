@@ -1,8 +1,8 @@
 //! Tables that are damaged, cut short or another stream's: an error, or the same answers.
 
-use std::ops::ControlFlow;
 use super::*;
 use std::fs;
+use std::ops::ControlFlow;
 
 /// Asks a table everything; every answer is the one that the whole table gives.
 fn ask(made: &Made) -> Result<(), StorageError> {

@@ -19,7 +19,7 @@ use tapewire_storage::{
 const DIRECTORY: &str = "/sim/state";
 
 /// Everything small: a few keys fill blocks, tables and levels.
-const SETTINGS: TreeSettings = TreeSettings {
+pub const SETTINGS: TreeSettings = TreeSettings {
     memtable_bytes: 3_000,
     waiting_count_max: 2,
     block_bytes: 64,
@@ -41,7 +41,7 @@ const SETTINGS: TreeSettings = TreeSettings {
     ],
 };
 
-fn place(disk: &SimDisk) -> TreePlace {
+pub fn place(disk: &SimDisk) -> TreePlace {
     let disk: Arc<dyn Disk> = Arc::new(disk.clone());
     TreePlace { disk, directory: PathBuf::from(DIRECTORY), identity: TreeIdentity { bus_id: 0xB05, stream_id: 7 } }
 }
@@ -56,8 +56,8 @@ fn new_disk() -> SimDisk {
 
 /// A log of changes in a file: length u32, CRC-32 of place and bytes, then each change with its length.
 #[derive(Debug)]
-struct FileLog {
-    disk: SimDisk,
+pub struct FileLog {
+    pub disk: SimDisk,
     end: u64,
 }
 
@@ -65,7 +65,7 @@ impl FileLog {
     const PATH: &'static str = "/sim/changes";
 
     /// Begins where the last whole change ends.
-    fn open(disk: &SimDisk) -> (Self, TreeVersion) {
+    pub fn open(disk: &SimDisk) -> (Self, TreeVersion) {
         let path = Path::new(Self::PATH);
         let (mut version, mut end) = (TreeVersion::default(), 0_usize);
         let Ok(file) = disk.open(path, Access::Read) else {
@@ -118,10 +118,13 @@ impl EditLog for FileLog {
 /// Changes of keys at a sequence.
 type Changes = Vec<(Vec<u8>, Option<Vec<u8>>)>;
 
+/// A key's versions, oldest first.
+type Versions = Vec<(u64, Option<Vec<u8>>)>;
+
 /// Every version of every key.
 #[derive(Debug, Default)]
 struct Model {
-    keys: BTreeMap<Vec<u8>, Vec<(u64, Option<Vec<u8>>)>>,
+    keys: BTreeMap<Vec<u8>, Versions>,
     /// The event log: what was ever applied.
     history: Vec<(u64, Changes)>,
 }
@@ -136,7 +139,7 @@ impl Model {
     }
 
     fn at(&self, sequence: u64) -> BTreeMap<Vec<u8>, Vec<u8>> {
-        let newest = |versions: &Vec<(u64, Option<Vec<u8>>)>| versions.iter().rev().find(|version| version.0 <= sequence)?.1.clone();
+        let newest = |versions: &Versions| versions.iter().rev().find(|version| version.0 <= sequence)?.1.clone();
         self.keys.iter().filter_map(|(key, versions)| Some((key.clone(), newest(versions)?))).collect()
     }
 }
@@ -154,15 +157,15 @@ fn batch(changes: &Changes) -> WriteBatch {
 
 /// A tree on a disk, its log, and a model beside it.
 #[derive(Debug)]
-struct Bench {
-    disk: SimDisk,
+pub struct Bench {
+    pub disk: SimDisk,
     log: FileLog,
     tree: Tree,
     model: Model,
 }
 
 impl Bench {
-    fn new() -> Self {
+    pub fn new() -> Self {
         Self::on(new_disk(), Model::default())
     }
 
