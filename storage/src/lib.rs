@@ -90,6 +90,7 @@ pub use retention::{
     SegmentState, StoreHold, prune_stream,
 };
 pub use stored::StoreMark;
+pub use table::{TableReport, TableStart, TableWriter, check_table};
 pub use verify::{VerifiedPage, VerifyReport, verify_pages, verify_stream};
 pub use wal::{CutGroup, Tail};
 pub use writer::{StreamWriter, WalSettings, WalStatus, recover_stream};
