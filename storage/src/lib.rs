@@ -107,7 +107,7 @@ pub use store::{
     StoreVerifyReport, create_snapshot, delete_snapshot, list_snapshots, repair_store, restore_snapshot, verify_store,
 };
 pub use stored::StoreMark;
-pub use table::{FilterInspection, SeriesInspection, StripeInspection, TableInspection};
+pub use table::{FilterInspection, SeriesInspection, StripeInspection, TableInspection, TableReport, TableStart, TableWriter, check_table};
 pub use tree::{
     Applied, At, Compression, EditLog, KEY_BYTES_MAX, KeyRange, LEVEL_COUNT, SstMeta, Tree, TreeCounters, TreeEdit, TreeIdentity,
     TreePlace, TreeRange, TreeReader, TreeSettings, TreeSnapshot, TreeVersion, TreeView, VALUE_BYTES_MAX, Worked, WriteBatch,

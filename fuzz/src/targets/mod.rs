@@ -4,6 +4,7 @@ mod feeds;
 mod files;
 mod log;
 mod memory;
+mod table;
 mod text;
 
 use crate::Target;
@@ -18,6 +19,7 @@ pub fn targets() -> Vec<Target> {
         log::segment(),
         log::segment_of_the_dead(),
         log::journal(),
+        table::table(),
         files::registry(),
         files::bus_id(),
         files::epoch(),

@@ -41,6 +41,7 @@ decoders!(
     segment,
     segment_of_the_dead,
     journal,
+    table,
     registry,
     bus_id,
     epoch,

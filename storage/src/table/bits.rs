@@ -16,42 +16,49 @@ pub(super) const RUN: usize = 64;
 pub(super) const RUN_HEAD_BYTES: usize = 2;
 /// Exceptions of a run at most.
 const EXCEPTIONS_MAX: usize = 63;
+/// Bits of an exception at least: its position, and a byte.
+const EXCEPTION_BITS_MIN: usize = 16;
 
 /// Bytes of the low bits of so many numbers.
 pub(super) fn packed_bytes(width: usize, count: usize) -> usize {
     (width * count).div_ceil(8)
 }
 
+#[inline(always)]
 pub(super) fn bit_length(number: u64) -> usize {
     64 - number.leading_zeros() as usize
 }
 
+#[inline(always)]
 fn mask(width: usize) -> u64 {
     if width == 64 { u64::MAX } else { (1 << width) - 1 }
 }
 
 /// As a power of two, the bytes that `bits` take.
+#[inline(always)]
 fn high_code(bits: usize) -> usize {
     bits.div_ceil(8).next_power_of_two().trailing_zeros() as usize
 }
 
 /// The width at which a run takes the least room.
+#[inline(always)]
 fn best_width(run: &[u64]) -> usize {
-    let mut counts = [0u8; 65];
-    let mut all = 0;
-    for number in run {
-        counts[bit_length(*number)] += 1;
-        all |= number;
-    }
+    let all = run.iter().fold(0, |all, number| all | number);
     let widest = bit_length(all);
+    // Four of each count, so that none waits for the one before it.
+    let mut counts = [[0u8; 65]; 4];
+    for numbers in run.chunks(4) {
+        for (counts, number) in counts.iter_mut().zip(numbers) {
+            counts[bit_length(*number)] += 1;
+        }
+    }
     let (mut best, mut best_bits, mut above) = (widest, widest * run.len(), 0usize);
     for width in (0..widest).rev() {
-        above += usize::from(counts[width + 1]);
-        let exceptions = above * (8 + (8 << high_code(widest - width)));
-        if exceptions >= best_bits || above > EXCEPTIONS_MAX {
+        above += counts.iter().map(|counts| usize::from(counts[width + 1])).sum::<usize>();
+        if above * EXCEPTION_BITS_MIN >= best_bits || above > EXCEPTIONS_MAX {
             break;
         }
-        let bits = width * run.len() + exceptions;
+        let bits = width * run.len() + above * (8 + (8 << high_code(widest - width)));
         if bits < best_bits {
             (best, best_bits) = (width, bits);
         }
@@ -61,44 +68,74 @@ fn best_width(run: &[u64]) -> usize {
 
 /// Appends a run of up to [`RUN`] numbers; returns its head.
 pub(super) fn pack(run: &[u64], out: &mut Vec<u8>) -> [u8; RUN_HEAD_BYTES] {
+    #[cfg(target_arch = "x86_64")]
+    if is_x86_feature_detected!("avx2") && is_x86_feature_detected!("bmi2") && is_x86_feature_detected!("lzcnt") {
+        // SAFETY: the processor has what the function is compiled for.
+        return unsafe { pack_wide(run, out) };
+    }
+    pack_any(run, out)
+}
+
+/// [`pack_any`], with what most processors have.
+#[cfg(target_arch = "x86_64")]
+#[target_feature(enable = "avx2,bmi1,bmi2,lzcnt")]
+fn pack_wide(run: &[u64], out: &mut Vec<u8>) -> [u8; RUN_HEAD_BYTES] {
+    pack_any(run, out)
+}
+
+#[inline(always)]
+fn pack_any(run: &[u64], out: &mut Vec<u8>) -> [u8; RUN_HEAD_BYTES] {
     let width = best_width(run);
     let mask = mask(width);
     pack_bits(run, width, out);
-    if width == 64 {
-        return [64, 0];
-    }
-    let above = run.iter().fold(0, |all, number| all | number) >> width;
+    let above = run.iter().enumerate().fold(0u64, |bits, (index, number)| bits | u64::from(*number > mask) << index);
     if above == 0 {
         return [width as u8, 0];
     }
-    let code = high_code(bit_length(above));
-    let exceptions = || run.iter().enumerate().filter(|(_, number)| **number > mask);
-    let positions_at = out.len();
-    out.extend(exceptions().map(|(index, _)| index as u8));
-    let count = out.len() - positions_at;
-    for (_, number) in exceptions() {
-        out.extend_from_slice(&(number >> width).to_le_bytes()[..1 << code]);
+    let (mut all, mut left) = (0, above);
+    while left != 0 {
+        all |= run[left.trailing_zeros() as usize] >> width;
+        left &= left - 1;
     }
+    let (count, code) = (above.count_ones() as usize, high_code(bit_length(all)));
+    let (at, high) = (out.len(), 1 << code);
+    // The last one is stored as a word, too.
+    out.resize(at + count + count * high + 8, 0);
+    let (positions, highs) = out[at..].split_at_mut(count);
+    left = above;
+    for (index, position) in positions.iter_mut().enumerate() {
+        *position = left.trailing_zeros() as u8;
+        left &= left - 1;
+        highs[index * high..index * high + 8].copy_from_slice(&(run[usize::from(*position)] >> width).to_le_bytes());
+    }
+    out.truncate(at + count + count * high);
     [width as u8, (count | code << 6) as u8]
 }
 
 /// Appends the low bits of numbers.
+#[inline(always)]
 pub(super) fn pack_bits(numbers: &[u64], width: usize, out: &mut Vec<u8>) {
-    let mask = mask(width);
-    let end = out.len() + packed_bytes(width, numbers.len());
-    let (mut word, mut filled) = (0u64, 0);
+    let (mask, at) = (mask(width), out.len());
+    let end = at + packed_bytes(width, numbers.len());
+    // Every number is stored as a word, and what it leaves of its last byte goes on with the next.
+    out.resize(end + 8, 0);
+    let bytes = &mut out[at..];
+    let (mut word, mut bit) = (0u64, 0);
     for number in numbers {
         let low = number & mask;
-        word |= low.checked_shl(filled as u32).unwrap_or(0);
-        filled += width;
-        if filled >= 64 {
-            out.extend_from_slice(&word.to_le_bytes());
-            filled -= 64;
-            // What did not fit; nothing where the word ended with the number.
-            word = if filled == 0 { 0 } else { low >> (width - filled) };
+        let (from, filled) = (bit / 8, bit % 8);
+        word |= low << filled;
+        bytes[from..from + 8].copy_from_slice(&word.to_le_bytes());
+        bit += width;
+        let whole = bit / 8 - from;
+        word = word.checked_shr(whole as u32 * 8).unwrap_or(0);
+        if filled + width > 64 {
+            // What did not fit into the word.
+            word = low >> (64 - filled);
+            bytes[from + 8] = word as u8;
+            word = word.checked_shr((whole as u32 - 8) * 8).unwrap_or(0);
         }
     }
-    out.extend_from_slice(&word.to_le_bytes());
     out.truncate(end);
 }
 

@@ -8,7 +8,11 @@
 //! Blocks of a stripe are sorted by kind, id and sequence. Filters begin at multiples of 64 bytes. The tail is the end of the file; its CRC
 //! covers directory, stripes, and itself but for the CRC.
 
-use super::{block::BlockHead, order, shape::Key};
+use super::{
+    block::{BLOCK_ROWS_MAX, BlockHead},
+    order,
+    shape::Key,
+};
 use crate::error::Reason;
 use std::ops::Range;
 use zerocopy::{FromBytes, Immutable, IntoBytes, KnownLayout};
@@ -272,7 +276,9 @@ impl Footer {
             let mut before: Option<&Entry> = None;
             for (number, entry) in (stripe.first_entry..).zip(self.entries.get(stripe.entries())?) {
                 let is_in = entry.first_sequence >= stripe.first_sequence && entry.last_sequence < sequence;
-                let is_sound = entry.offset == offset && entry.first_sequence <= entry.last_sequence && entry.row_count > 0;
+                let is_sound = entry.offset == offset
+                    && entry.first_sequence <= entry.last_sequence
+                    && (1..=BLOCK_ROWS_MAX as u32).contains(&entry.row_count);
                 let is_new = before.is_none_or(|before| before.key() < entry.key());
                 let is_more = before.is_some_and(|before| before.key() == entry.key() && before.last_sequence < entry.first_sequence);
                 (is_in && is_sound && (is_new || is_more)).then_some(())?;

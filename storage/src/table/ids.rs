@@ -1,7 +1,7 @@
 //! The filters of a table: whether a trade or an order may be in it.
 
 use crate::filter::FilterBuilder;
-use tapewire_schemas::{Body, OrderId, RecordRef};
+use tapewire_schemas::{Body, Kind, OrderId, RecordRef};
 
 /// The hash of a trade: its instrument and its number there.
 pub(super) fn trade_hash(instrument_id: u32, trade_id: u64) -> u64 {
@@ -25,6 +25,9 @@ pub(super) struct Ids {
 
 impl Ids {
     pub(super) fn note(&mut self, record: &RecordRef<'_>) {
+        if !matches!(record.kind(), Kind::Trade | Kind::OrderUpdate) {
+            return;
+        }
         match record.body() {
             Body::Trade(trade) => self.note_trade(record.instrument_id(), trade.trade_id),
             Body::OrderUpdate(update) => self.note_order(order_hash(&update.order_id)),

@@ -24,12 +24,14 @@ mod reader;
 mod rows;
 mod scan;
 mod shape;
+mod sound;
 #[cfg(test)]
 mod tests;
 mod writer;
 
 pub(crate) use cache::BlockCache;
 pub(crate) use check::TableCheck;
+pub use sound::{TableReport, check_table};
 pub(crate) use find::FindSpace;
 pub(crate) use inspect::inspect_table_file;
 pub use inspect::{FilterInspection, SeriesInspection, StripeInspection, TableInspection};
@@ -39,4 +41,4 @@ pub(crate) use point::PointSpace;
 pub(crate) use reader::Table;
 pub(crate) use scan::{Batch, Field, ScanSpace, Window};
 pub(crate) use shape::Key;
-pub(crate) use writer::{TableStart, TableWriter};
+pub use writer::{TableStart, TableWriter};

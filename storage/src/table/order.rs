@@ -76,6 +76,15 @@ pub(super) fn key_at(piece: &[u8], width: usize, index: usize) -> Option<usize> 
     bits_at(piece.get(PIECE_HEAD_BYTES..)?, width, index % PIECE_RECORDS).map(|key| key as usize)
 }
 
+/// The key of record `index` of a stripe of so many, from all of its pieces, that were checked.
+pub(super) fn key_in(pieces: &[u8], width: usize, records: usize, index: usize) -> Option<usize> {
+    if width == 0 {
+        return Some(0);
+    }
+    let (at, length) = place(width, records, index);
+    key_at(pieces.get(at as usize..at as usize + length)?, width, index)
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

@@ -83,6 +83,11 @@ impl Output {
         Ok(())
     }
 
+    /// Whether it has no stripe yet.
+    pub(super) fn is_empty(&self) -> bool {
+        self.stripes.is_empty()
+    }
+
     /// Bytes that are in the file.
     pub(super) fn written_bytes(&self) -> u64 {
         self.written

@@ -153,6 +153,9 @@ impl StripePages {
             *place = page + at;
             at += length;
             words += u64::from(length);
+            if words * 8 > u64::from(stripe.record_bytes) {
+                break;
+            }
         }
         ends.push((page + at) as usize);
         if words * 8 != u64::from(stripe.record_bytes) {

@@ -117,6 +117,9 @@ pub(super) fn record_bytes(kind: Kind, levels: usize) -> usize {
 
 /// The number by which a record's block is found among those of its key: a trade's, 0 for none; the first bytes of an order's.
 pub(super) fn id_number(record: &RecordRef<'_>) -> Option<u64> {
+    if !matches!(record.kind(), Kind::Trade | Kind::OrderUpdate) {
+        return None;
+    }
     match record.body() {
         Body::Trade(trade) => (trade.trade_id != 0).then_some(trade.trade_id),
         Body::OrderUpdate(update) => Some(order_number(update.order_id.bytes())),

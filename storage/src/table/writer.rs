@@ -29,16 +29,17 @@ const STRIPE_KEY_RECORDS: u32 = 512;
 
 /// What a new table begins with.
 #[derive(Clone, Copy, Debug)]
-pub(crate) struct TableStart {
-    pub(crate) first_sequence: u64,
+pub struct TableStart {
+    /// Sequence of the first record.
+    pub first_sequence: u64,
     /// What is known of times before the first record.
-    pub(crate) fence: TimeFence,
+    pub fence: TimeFence,
     /// zstd level of blocks; 0 is no compression.
-    pub(crate) zstd_level: i32,
+    pub zstd_level: i32,
 }
 
 /// A table in the making: records go in as they follow each other in the stream.
-pub(crate) struct TableWriter {
+pub struct TableWriter {
     output: Output,
     path: PathBuf,
     compressor: Option<zstd::bulk::Compressor<'static>>,
@@ -60,7 +61,10 @@ pub(crate) struct TableWriter {
 
 impl TableWriter {
     /// Begins a table in a new file.
-    pub(crate) fn create(stream: &Stream, path: &Path, start: TableStart) -> Result<Self> {
+    ///
+    /// # Errors
+    /// What the file system says, and zstd of the level.
+    pub fn create(stream: &Stream, path: &Path, start: TableStart) -> Result<Self> {
         let compressor = (start.zstd_level != 0).then(|| zstd::bulk::Compressor::new(start.zstd_level)).transpose();
         let compressor = compressor.map_err(StorageError::io("compress", path))?;
         let head = Head::new(stream.bus().id(), stream.id(), start.first_sequence);
@@ -83,7 +87,10 @@ impl TableWriter {
     }
 
     /// Takes the record that follows, written in an epoch that is not before the last one's.
-    pub(crate) fn push(&mut self, epoch: u32, record: &RecordRef<'_>) -> Result<()> {
+    ///
+    /// # Errors
+    /// What the file system says.
+    pub fn push(&mut self, epoch: u32, record: &RecordRef<'_>) -> Result<()> {
         if epoch != self.stripe.epoch {
             self.finish_stripe()?;
             self.stripe.epoch = epoch;
@@ -181,24 +188,39 @@ impl TableWriter {
     }
 
     /// The sequence of the next record.
-    pub(crate) fn next_sequence(&self) -> u64 {
+    #[must_use]
+    pub fn next_sequence(&self) -> u64 {
         self.stripe.first_sequence + u64::from(self.stripe.record_count)
     }
 
     /// What is known of times up to the last record.
-    pub(crate) fn fence(&self) -> TimeFence {
+    #[must_use]
+    pub fn fence(&self) -> TimeFence {
         self.fence
     }
 
     /// Bytes that are in the file so far.
-    pub(crate) fn written_bytes(&self) -> u64 {
+    #[must_use]
+    pub fn written_bytes(&self) -> u64 {
         self.output.written_bytes()
     }
 
     /// Ends the table, which has records: synced on return, its name not. Returns the bytes of the file.
-    pub(crate) fn finish(mut self) -> Result<u64> {
+    ///
+    /// # Errors
+    /// [`StorageError::Setting`] where it has no record, and what the file system says.
+    pub fn finish(mut self) -> Result<u64> {
         self.finish_stripe()?;
+        if self.output.is_empty() {
+            return Err(StorageError::Setting { setting: "records of a table", value: 0, reason: "there is at least one" });
+        }
         self.output.finish(self.ids)
+    }
+}
+
+impl std::fmt::Debug for TableWriter {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("TableWriter").field("path", &self.path).field("stripe", &self.stripe).finish_non_exhaustive()
     }
 }
 

@@ -39,8 +39,8 @@ fn ask(made: &Made) -> Result<(), StorageError> {
         table.find_order(&order_id, &mut space, |at, _| found |= at == sequence)?;
         assert!(found, "{order_id}");
     }
-    table.stripes().iter().try_for_each(|stripe| table.order_checked(stripe).map(drop))?;
-    made.check_pages(table)
+    made.check_pages(table)?;
+    check_table(&made.bus.stream("market"), &made.path()).map(drop)
 }
 
 impl Made {
@@ -100,4 +100,12 @@ fn another_streams_table_is_refused() {
     fs::remove_file(made.path()).unwrap();
     fs::write(made.path(), newer).unwrap();
     assert!(matches!(made.open(), Err(StorageError::Version { found: 2, .. })));
+}
+
+#[test]
+fn a_table_has_records() {
+    let made = Made::new(10, 0);
+    let empty = made.directory.path().join("empty.table");
+    let refused = TableWriter::create(&made.bus.stream("market"), &empty, start(1, 0)).unwrap().finish();
+    assert!(matches!(refused, Err(StorageError::Setting { .. })));
 }

@@ -156,6 +156,7 @@ fn a_table_gives_back_the_stream() {
         assert_eq!(table.range(), (FIRST, FIRST + made.records.len() as u64 - 1));
         assert!(table.stripes().len() >= 5);
         assert_eq!(table.epochs(), (3, 6));
+        assert_eq!(check_table(&made.bus.stream("market"), &made.path()).unwrap(), table.report());
         made.check_pages(table).unwrap();
     }
 }
@@ -325,6 +326,7 @@ fn tables_become_one() {
         assert_eq!(table.range(), (FIRST, FIRST + count as u64 - 1));
         assert_eq!(table.record_bytes(), made.records.iter().map(|words| words.len() as u64 * 8).sum::<u64>());
         assert_eq!(table.times(), made.open().unwrap().times());
+        check_table(&made.bus.stream("market"), &merged).unwrap();
         check_ids(&made, &table);
         made.check_pages(table).unwrap();
     }
