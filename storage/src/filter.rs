@@ -189,6 +189,40 @@ impl<'a> Filter<'a> {
     }
 }
 
+/// What asking filters came to: whether they tell the truth.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct FilterCheck {
+    /// Ids that are there and were asked for.
+    pub asked: u64,
+    /// Of them, those that a filter denied: every one is damage.
+    pub denied: u64,
+    /// Ids that are nowhere and were asked for.
+    pub absent_asked: u64,
+    /// Of them, those that a filter took for there.
+    pub false_positives: u64,
+}
+
+/// Ids that are nowhere which a filter is asked for when it is checked.
+const ABSENT_ASKED: u64 = 10_000;
+
+impl FilterCheck {
+    /// Asks a filter for ids that nobody put in: no id is as long as these.
+    pub(crate) fn ask_absent(&mut self, filter: &Filter<'_>) {
+        let hash = |number: u64| FilterBuilder::hash(&[b"nobody has this id ".as_slice(), &number.to_le_bytes()].concat());
+        if filter.key_count() > 0 {
+            self.absent_asked += ABSENT_ASKED;
+            self.false_positives += (0..ABSENT_ASKED).filter(|number| filter.may_contain(hash(*number))).count() as u64;
+        }
+    }
+
+    pub(crate) fn add(&mut self, more: Self) {
+        self.asked += more.asked;
+        self.denied += more.denied;
+        self.absent_asked += more.absent_asked;
+        self.false_positives += more.false_positives;
+    }
+}
+
 /// A little-endian number in bytes whose length is known.
 fn number(bytes: &[u8], at: usize) -> u32 {
     u32::from_le_bytes(bytes[at..at + 4].try_into().expect("four bytes"))

@@ -9,6 +9,7 @@ mod overlap;
 mod page;
 mod probe;
 mod segments;
+mod store;
 mod streams;
 
 pub use journal::{JournalInspection, SlotInspection, inspect_journal, list_journals};
@@ -16,6 +17,7 @@ pub use overlap::{JournalOverlap, Overlap};
 pub use page::{PageInspection, PageState, SealInspection, inspect_page};
 pub use probe::{DiskProbe, probe_disk};
 pub use segments::{SegmentInspection, inspect_segments};
+pub use store::{LevelsInspection, ManifestInspection, PartInspection, inspect_footer, inspect_levels, inspect_manifest, inspect_table};
 pub use streams::{StreamFiles, list_streams, stream_files};
 
 use crate::error::Reason;

@@ -83,14 +83,16 @@ pub use disk::{Access, DIRECT_ALIGNMENT, Disk, DiskFile, RealDisk};
 pub use durable_watch::DurableWatch;
 pub use error::StorageError;
 pub use event_id::EventId;
-pub use filter::{BITS_PER_KEY, BITS_PER_KEY_MAX, Filter, FilterBuilder};
+pub use filter::{BITS_PER_KEY, BITS_PER_KEY_MAX, Filter, FilterBuilder, FilterCheck};
 pub use inspect::{
-    DiskProbe, Fault, JournalInspection, JournalOverlap, Overlap, PageInspection, PageState, SealInspection, SegmentInspection,
-    SlotInspection, StreamFiles, inspect_journal, inspect_page, inspect_segments, list_journals, list_streams, probe_disk, stream_files,
+    DiskProbe, Fault, JournalInspection, JournalOverlap, LevelsInspection, ManifestInspection, Overlap, PageInspection, PageState,
+    PartInspection, SealInspection, SegmentInspection, SlotInspection, StreamFiles, inspect_footer, inspect_journal, inspect_levels,
+    inspect_manifest, inspect_page, inspect_segments, inspect_table, list_journals, list_streams, probe_disk, stream_files,
 };
 pub use journal::{JournalOpener, JournalPage, JournalProgress, Signal, SignalMark};
-pub use level0::ScanBounds;
+pub use level0::{FooterSummary, ScanBounds};
 pub use log::{Found, LogReader, Refresh, Standing};
+pub use manifest::ManifestLine;
 pub use memmap2::MmapRaw;
 pub use registry::{AccountDefinition, Definition, RebuiltRegistry, Registry, RegistryWriter, rebuild_registry};
 pub use retention::{
@@ -99,10 +101,11 @@ pub use retention::{
 };
 pub use series::Series;
 pub use store::{
-    Snapshot, StopSignal, Store, StoreCounters, StoreLevel, StoreSettings, StoreStep, StoreTail, create_snapshot, delete_snapshot,
-    list_snapshots, restore_snapshot,
+    RepairMode, Snapshot, StopSignal, Store, StoreCounters, StoreLevel, StoreRepairReport, StoreSettings, StoreStep, StoreTail,
+    StoreVerifyReport, create_snapshot, delete_snapshot, list_snapshots, repair_store, restore_snapshot, verify_store,
 };
 pub use stored::StoreMark;
+pub use table::{FilterInspection, SeriesInspection, StripeInspection, TableInspection};
 pub use tree::{
     Applied, At, Compression, EditLog, KEY_BYTES_MAX, KeyRange, LEVEL_COUNT, SstMeta, Tree, TreeCounters, TreeEdit, TreeIdentity,
     TreePlace, TreeRange, TreeReader, TreeSettings, TreeSnapshot, TreeVersion, TreeView, VALUE_BYTES_MAX, Worked, WriteBatch,

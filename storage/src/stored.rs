@@ -54,12 +54,7 @@ impl StoreMark {
         if sequence < self.seq_stored {
             return refuse("it never falls");
         }
-        let state = self.stream.epoch()?;
-        let journal = match state.filter(|state| state.closed_at.is_none()) {
-            Some(state) => JournalMap::open(&self.stream, state.epoch, true)?,
-            None => None,
-        };
-        let journal = journal.filter(|journal| matches!(journal.state(), Some(JournalState::Open | JournalState::Failed)));
+        let journal = self.journal()?;
         let durable = match &journal {
             Some(journal) => journal.seq_durable(),
             None => crate::LogReader::open(&self.stream)?.seq_durable()?,
@@ -79,6 +74,31 @@ impl StoreMark {
 /// Says, in files that nobody else has yet, how far their store has come.
 pub(crate) fn note_stored(stream: &Stream, sequence: u64) -> Result<()> {
     small_file::write(stream.disk(), &stream.path(FILE_NAME), "stored", &stored_payload(sequence))
+}
+
+impl StoreMark {
+    /// The store has lost what it had: it goes on behind `sequence`, which is before what was said; durable on return.
+    ///
+    /// # Errors
+    /// What the file system says.
+    pub(crate) fn set_back(&mut self, sequence: u64) -> Result<()> {
+        small_file::write(self.stream.disk(), &self.stream.path(FILE_NAME), "stored", &stored_payload(sequence))?;
+        self.seq_stored = sequence;
+        if let Some(journal) = self.journal()? {
+            journal.set_seq_stored(sequence);
+        }
+        Ok(())
+    }
+
+    /// The journal of a writer that has not ended in good order.
+    fn journal(&self) -> Result<Option<JournalMap>> {
+        let state = self.stream.epoch()?;
+        let journal = match state.filter(|state| state.closed_at.is_none()) {
+            Some(state) => JournalMap::open(&self.stream, state.epoch, true)?,
+            None => None,
+        };
+        Ok(journal.filter(|journal| matches!(journal.state(), Some(JournalState::Open | JournalState::Failed))))
+    }
 }
 
 fn stored_payload(sequence: u64) -> String {

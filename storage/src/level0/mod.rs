@@ -19,6 +19,7 @@
 //! when the footer is opened, the rest one that is checked when it is first asked.
 
 mod build;
+mod check;
 mod footer;
 mod scan;
 mod segment;
@@ -26,5 +27,7 @@ mod segment;
 mod tests;
 
 pub(crate) use build::{build_footer, footer_name};
+pub use check::FooterSummary;
+pub(crate) use check::{check_pages, footer_summary};
 pub use scan::ScanBounds;
 pub(crate) use segment::{Level0, stopped};

@@ -34,7 +34,7 @@ fn seal(mut text: String) -> String {
 }
 
 /// The text of a line, where its checksum holds.
-fn unseal(line: &str) -> Option<&str> {
+pub(super) fn unseal(line: &str) -> Option<&str> {
     let (text, _) = line.rsplit_once(" crc=")?;
     (seal(text.to_owned()).trim_end() == line).then_some(text)
 }

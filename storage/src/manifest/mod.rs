@@ -16,8 +16,11 @@ mod edit;
 mod log;
 #[cfg(test)]
 mod tests;
+mod text;
 mod version;
 
 pub(crate) use edit::{Edit, PartSpan};
 pub(crate) use log::{Manifest, ManifestText, read_manifest};
+pub use text::ManifestLine;
+pub(crate) use text::manifest_lines;
 pub(crate) use version::{Part, Version};

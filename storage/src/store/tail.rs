@@ -7,6 +7,7 @@
 use super::{
     compaction::{Compaction, choose},
     files::{StoreFiles, remove, sync_dir, temporary, write_whole},
+    listing::listed_parts,
     pace::{Pace, StopSignal},
     settings::StoreSettings,
 };
@@ -104,12 +105,13 @@ impl StoreTail {
         let mark = StoreMark::open(stream)?;
         let files = StoreFiles::new(stream);
         files.create(stream)?;
+        check_manifest(stream, &files)?;
         let manifest = Manifest::open(stream, &files.manifest())?;
         check_end(&files, manifest.version(), mark.seq_stored())?;
-        let orphans = files.remove_orphans(stream, manifest.version())?;
-        let counters = StoreCounters { orphans, ..StoreCounters::default() };
-        let mut tail = Self { stream: stream.clone(), files, settings, mark, manifest, counters, stop };
+        let mut tail = Self { stream: stream.clone(), files, settings, mark, manifest, counters: StoreCounters::default(), stop };
+        // Before anything is removed: what nobody names may be what a repair can use.
         tail.check_files()?;
+        tail.counters.orphans = tail.files.remove_orphans(stream, tail.manifest.version())?;
         // A crash between manifest and mark.
         tail.advance()?;
         Ok(tail)
@@ -187,6 +189,14 @@ impl StoreTail {
         }
     }
 
+    pub(super) fn version(&self) -> &Version {
+        self.manifest.version()
+    }
+
+    pub(super) fn settings(&self) -> &StoreSettings {
+        &self.settings
+    }
+
     fn advance(&mut self) -> Result<()> {
         let last = self.manifest.version().last();
         if last > self.mark.seq_stored() { self.mark.advance(last) } else { Ok(()) }
@@ -197,7 +207,7 @@ impl StoreTail {
     }
 
     /// Takes the next sealed segment.
-    fn take(&mut self) -> Result<StoreStep> {
+    pub(super) fn take(&mut self) -> Result<StoreStep> {
         let Some(segment) = self.next_segment()? else { return Ok(StoreStep::Idle) };
         let mut pace = Pace::new(self.stop.clone(), None);
         let (footer, span) = match build_footer(&self.stream, &segment, |bytes| pace.step(bytes)) {
@@ -280,7 +290,7 @@ impl StoreTail {
     }
 
     /// Makes one table of parts that follow one another, and puts it in their place.
-    fn replace(&mut self, parts: &[Part], level: u8) -> Result<StoreStep> {
+    pub(super) fn replace(&mut self, parts: &[Part], level: u8) -> Result<StoreStep> {
         let (first, last) = (parts[0].span.first, parts[parts.len() - 1].span.last);
         let path = self.files.table(level, first);
         let beside = temporary(&path);
@@ -367,4 +377,14 @@ pub(crate) fn check_end(files: &StoreFiles, version: &Version, seq_stored: u64) 
     let reason =
         format!("everything up to sequence {seq_stored} was stored, and it ends with {last}; `tapewire repair` keeps what is sound");
     Err(StorageError::corrupt(&files.manifest(), 0, reason))
+}
+
+/// A manifest comes before the first part: where parts are without one, nobody may take them for what a crash left.
+fn check_manifest(stream: &Stream, files: &StoreFiles) -> Result<()> {
+    let path = files.manifest();
+    let is_gone = matches!(stream.disk().open(&path, crate::Access::Read), Err(error) if error.kind() == std::io::ErrorKind::NotFound);
+    if !is_gone || listed_parts(stream, files)?.is_empty() {
+        return Ok(());
+    }
+    Err(StorageError::corrupt(&path, 0, "it is gone, and files that it named are there; `tapewire repair` makes a manifest anew"))
 }

@@ -24,6 +24,8 @@ mod sim_disk;
 mod snapshots;
 mod store;
 mod store_crash;
+mod store_damage;
 mod store_questions;
+mod store_repair;
 mod times;
 mod tree;

@@ -64,12 +64,12 @@ fn an_order(rng: &mut Rng, number: u64) -> OrderUpdate {
 }
 
 /// What a walk through everything found.
-struct Model {
-    records: BTreeMap<u64, Vec<u64>>,
+pub struct Model {
+    pub records: BTreeMap<u64, Vec<u64>>,
 }
 
 impl Model {
-    fn read(bus: &Bus) -> Self {
+    pub fn read(bus: &Bus) -> Self {
         let mut reader = RecordReader::open(bus, 1).unwrap();
         let mut records = BTreeMap::new();
         loop {
@@ -105,14 +105,15 @@ fn within(bounds: &ScanBounds, sequence: u64, record: &RecordRef<'_>) -> bool {
 }
 
 /// Asks everything.
-fn check(bus: &Bus, model: &Model, rng: &mut Rng) {
-    let last = *model.records.keys().last().unwrap();
+#[track_caller]
+pub fn check(bus: &Bus, model: &Model, rng: &mut Rng) {
+    let (first, last) = (*model.records.keys().next().unwrap(), *model.records.keys().last().unwrap());
     let mut store = Store::open(&bus.stream(STREAM)).unwrap();
     let mut counts = BTreeMap::new();
     model.records.keys().for_each(|sequence| *counts.entry(Series::of(&model.record(*sequence))).or_insert(0u64) += 1);
     assert_eq!(store.series().unwrap(), counts);
     for series in counts.keys() {
-        let (a, b) = (rng.u64(1..=last), rng.u64(1..=last));
+        let (a, b) = (rng.u64(first..=last), rng.u64(first..=last));
         let time = |sequence: u64| 1_000_000 + sequence * 100;
         for bounds in [
             ScanBounds::ALL,
@@ -134,10 +135,13 @@ fn check(bus: &Bus, model: &Model, rng: &mut Rng) {
         assert_eq!(store.latest(*series).unwrap(), newest.copied());
     }
     assert_eq!(store.latest(Series { id: 99, ..*counts.keys().next().unwrap() }).unwrap(), None);
-    for sequence in [1, last].into_iter().chain((0..200).map(|_| rng.u64(1..=last))) {
+    for sequence in [first, last].into_iter().chain((0..200).map(|_| rng.u64(first..=last))) {
         assert_eq!(store.get(sequence).unwrap().unwrap().bytes(), model.record(sequence).bytes(), "record {sequence}");
     }
     assert!(store.get(last + 1).unwrap().is_none() && store.get(0).unwrap().is_none());
+    if first > 1 {
+        assert!(matches!(store.get(first - 1), Err(StorageError::Pruned { .. })));
+    }
     check_ids(&mut store, model, rng, last);
 }
 
