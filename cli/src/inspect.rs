@@ -1,5 +1,7 @@
 //! `tapewire inspect`: what files hold, sound or damaged. What is wrong is listed with its place; then the exit code is 3.
 
+mod store;
+
 use crate::{
     Outcome,
     args::{InspectArguments, InspectJournalArguments, InspectPageArguments, InspectWhat, StreamArguments, WrongArgument},
@@ -19,6 +21,10 @@ pub fn run(arguments: &InspectArguments) -> anyhow::Result<Outcome> {
         InspectWhat::Wal(stream) => run_wal(stream),
         InspectWhat::Journal(settings) => run_journal(settings),
         InspectWhat::Page(settings) => run_page(settings),
+        InspectWhat::Manifest(stream) => store::run_manifest(stream),
+        InspectWhat::Levels(stream) => store::run_levels(stream),
+        InspectWhat::Table(settings) => store::run_table(settings),
+        InspectWhat::Footer(settings) => store::run_footer(settings),
     }
 }
 
@@ -34,7 +40,7 @@ fn outcome(fault_count: usize) -> Outcome {
     if fault_count == 0 { Outcome::Done } else { Outcome::Disagrees }
 }
 
-fn faults_json<'a>(faults: impl IntoIterator<Item = &'a Fault>) -> Value {
+pub fn faults_json<'a>(faults: impl IntoIterator<Item = &'a Fault>) -> Value {
     let fault = |it: &Fault| json!({ "file": it.path.display().to_string(), "offset": it.offset, "reason": it.reason });
     faults.into_iter().map(fault).collect::<Vec<_>>().into()
 }

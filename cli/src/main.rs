@@ -4,6 +4,7 @@
 //! 3 damage, records that were lost to it, or a digest that does not agree; 4 no such bus, stream or cursor, or another process has it.
 
 mod args;
+mod compact;
 mod console;
 mod cursor;
 mod demo;
@@ -15,6 +16,8 @@ mod inspect;
 mod output;
 mod prune;
 mod publish;
+mod query;
+mod repair;
 mod replay;
 mod report;
 mod signals;
@@ -70,6 +73,9 @@ fn main() -> ExitCode {
         Command::Prune(settings) => prune::run(&settings),
         Command::Store(settings) => store::run(&settings),
         Command::Snapshot(settings) => store::snapshot::run(&settings.command),
+        Command::Query(settings) => query::run(&settings),
+        Command::Compact(settings) => compact::run(&settings),
+        Command::Repair(settings) => repair::run(&settings),
         Command::Cursor(settings) => cursor::run(&settings.command),
         Command::Stat(settings) => stat::run(&settings),
         Command::Doctor(settings) => doctor::run(&settings),

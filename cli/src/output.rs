@@ -1,5 +1,7 @@
 //! Events as lines of text: NDJSON (one object per event) or CSV (one row per trade, quote side or level).
 
+mod table;
+
 use serde_json::{Map, Value, json};
 use std::{borrow::Cow, collections::BTreeMap, io::Write};
 use tapewire_schemas::{AccountUpdate, Body, ControlCode, EventRef, Instrument, Kind, Level, OrderUpdate, Scale, Side};
@@ -11,6 +13,8 @@ use tapewire_subscribers::Merged;
 pub enum Shape {
     Ndjson,
     Csv,
+    /// Columns for people.
+    Table,
 }
 
 /// Events that an output has no words for, by what they are.
@@ -59,7 +63,11 @@ impl Printer {
     }
 
     pub fn begin(&self, out: &mut impl Write) -> std::io::Result<()> {
-        if self.shape == Shape::Csv { writeln!(out, "{CSV_HEADER}") } else { Ok(()) }
+        match self.shape {
+            Shape::Ndjson => Ok(()),
+            Shape::Csv => writeln!(out, "{CSV_HEADER}"),
+            Shape::Table => table::print_header(out),
+        }
     }
 
     /// Prints an event, and what it stands for: `"from"` is the sequence of the first of so many `"events"`, none where the event says what
@@ -73,15 +81,14 @@ impl Printer {
 
     pub fn print(&mut self, event: &EventRef<'_>, out: &mut impl Write) -> std::io::Result<()> {
         match event.body() {
-            Body::Instrument(definition) => {
-                self.instruments.insert(event.instrument_id(), *definition);
-            }
+            Body::Instrument(definition) => self.define(event.instrument_id(), definition),
             Body::Account(definition) => {
                 self.accounts.insert(definition.account_id, definition.name().to_owned());
             }
             _ => {}
         }
         match self.shape {
+            Shape::Table => self.print_row(event, out),
             Shape::Ndjson => self.print_json(event, out),
             Shape::Csv if event.kind().is_market() => self.print_csv(event, out),
             Shape::Csv => {
@@ -89,6 +96,11 @@ impl Printer {
                 Ok(())
             }
         }
+    }
+
+    /// From here on an instrument's numbers are read by this definition.
+    pub fn define(&mut self, instrument_id: u32, definition: &Instrument) {
+        self.instruments.insert(instrument_id, *definition);
     }
 
     fn leave_out(&mut self, event: &EventRef<'_>) {
@@ -244,7 +256,7 @@ impl Printer {
 }
 
 /// A field of a row, in quotes where it would not be one field without them (RFC 4180).
-fn csv_field(text: &str) -> Cow<'_, str> {
+pub fn csv_field(text: &str) -> Cow<'_, str> {
     if text.contains([',', '"', '\n', '\r']) { format!("\"{}\"", text.replace('"', "\"\"")).into() } else { text.into() }
 }
 

@@ -2,17 +2,20 @@
 
 mod keep;
 mod publish;
+mod query;
 mod read;
 mod store;
 mod tools;
 
 pub use keep::{CursorArguments, CursorCommand, OneCursorArguments, PruneArguments, RetentionArguments};
 pub use publish::{ClockSource, DemoArguments, FeedSource, PublishArguments};
+pub use query::{LatestArguments, QueryArguments, QueryFormat, Question, RangeArguments, SequenceBounds, TradeArguments};
 pub use read::{DigestArguments, FilterArguments, LoopsArgument, OutputName, ReadArguments, StartArgument, SubscribeArguments};
-pub use store::{OneSnapshotArguments, SnapshotArguments, SnapshotCommand, StoreArguments};
+pub use store::{CompactArguments, OneSnapshotArguments, RepairArguments, SnapshotArguments, SnapshotCommand, StoreArguments};
 pub use tools::{
-    CompletionsArguments, DoctorArguments, InspectArguments, InspectJournalArguments, InspectPageArguments, InspectWhat, ManArguments,
-    RecoverArguments, ReplayArguments, ReplayTarget, StatArguments, StreamArguments, VerifyArguments,
+    CompletionsArguments, DoctorArguments, InspectArguments, InspectFooterArguments, InspectJournalArguments, InspectPageArguments,
+    InspectTableArguments, InspectWhat, ManArguments, RecoverArguments, ReplayArguments, ReplayTarget, StatArguments, StreamArguments,
+    VerifyArguments,
 };
 
 use clap::{Parser, Subcommand, ValueEnum};
@@ -101,6 +104,12 @@ pub enum Command {
     Store(StoreArguments),
     /// Make, list, restore and delete snapshots of a stream: everything that is durable, at the price of names.
     Snapshot(SnapshotArguments),
+    /// Ask a stream's history: ranges, the newest, trades, orders, accounts, sequences.
+    Query(QueryArguments),
+    /// Seal and merge everything that a store has, now.
+    Compact(CompactArguments),
+    /// Make a damaged store one that can be gone on with: keep what is sound, say what is lost, delete nothing.
+    Repair(RepairArguments),
     /// Look at the cursors of a stream, and move them.
     Cursor(CursorArguments),
     /// Show how every stream, publisher and subscriber is, from shared memory.

@@ -152,7 +152,7 @@ pub enum OutputName {
 }
 
 /// Nanoseconds since the UNIX epoch, from a number of them or from a date and time of day (UTC).
-fn parse_time(text: &str) -> Result<u64, String> {
+pub(super) fn parse_time(text: &str) -> Result<u64, String> {
     let date = || humantime::parse_rfc3339_weak(text).ok()?.duration_since(std::time::UNIX_EPOCH).ok();
     let ns = text.parse().ok().or_else(|| u64::try_from(date()?.as_nanos()).ok());
     ns.ok_or_else(|| "a time is nanoseconds since 1970, or like 2026-01-31T12:00:00.5Z".to_owned())

@@ -115,3 +115,20 @@ pub struct OneSnapshotArguments {
     /// Name of the snapshot.
     pub name: String,
 }
+
+#[derive(Debug, Args)]
+pub struct CompactArguments {
+    #[command(flatten)]
+    pub stream: StreamArguments,
+    #[command(flatten)]
+    pub levels: LevelArguments,
+}
+
+#[derive(Debug, Args)]
+pub struct RepairArguments {
+    #[command(flatten)]
+    pub stream: StreamArguments,
+    /// Only tell what would be done.
+    #[arg(long)]
+    pub dry_run: bool,
+}

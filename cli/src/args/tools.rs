@@ -34,7 +34,8 @@ pub struct RecoverArguments {
 pub struct VerifyArguments {
     #[command(flatten)]
     pub stream: StreamArguments,
-    /// Decode every record and group as well: definitions, scales, books, times, and what journal and log have in common.
+    /// Decode every record and group as well: definitions, scales, books, times, what journal and log have in common; and the store, all of
+    /// it, against its manifest, its filters and the log.
     #[arg(long)]
     pub deep: bool,
 }
@@ -53,6 +54,33 @@ pub enum InspectWhat {
     Journal(InspectJournalArguments),
     /// One page of a segment or a journal: header, seals, records.
     Page(InspectPageArguments),
+    /// The store's manifest, line by line.
+    Manifest(StreamArguments),
+    /// The store's parts by level, their sums, and what they take.
+    Levels(StreamArguments),
+    /// A table of the store: stripes, blocks by series, filters.
+    Table(InspectTableArguments),
+    /// The footer of a segment of level 0: series, fences, filter.
+    Footer(InspectFooterArguments),
+}
+
+#[derive(Debug, Args)]
+pub struct InspectTableArguments {
+    /// A table (l…_….tbl), also one that was set aside.
+    #[arg(value_name = "FILE")]
+    pub file: PathBuf,
+    /// How the result is printed; on a terminal as text, elsewhere as JSON, unless said.
+    #[arg(long, value_enum)]
+    pub output: Option<ReportFormat>,
+}
+
+#[derive(Debug, Args)]
+pub struct InspectFooterArguments {
+    #[command(flatten)]
+    pub stream: StreamArguments,
+    /// First sequence of the segment; of the oldest unless said.
+    #[arg(long, value_name = "SEQUENCE")]
+    pub first: Option<u64>,
 }
 
 #[derive(Debug, Args)]

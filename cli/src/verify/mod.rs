@@ -1,6 +1,7 @@
 //! `tapewire verify` and `tapewire recover`.
 
 mod deep;
+mod store;
 
 use crate::{
     Outcome,
@@ -27,13 +28,16 @@ pub fn run_verify(arguments: &VerifyArguments) -> anyhow::Result<Outcome> {
     };
     let (mut summary, is_sound) = if arguments.deep {
         let mut check = DeepCheck::open(&stream)?;
-        let report = verify_pages(&stream, progress, |page| {
+        let log = verify_pages(&stream, progress, |page| {
             check.take(page);
             Ok(())
-        })?;
-        let mut summary = summary(&report);
+        });
+        // What is wrong with the log does not hide what is wrong with the store.
+        let store = store::check(&stream, progress)?;
+        let mut summary = summary(&log?);
         summary["deep"] = check.finish(&stream)?;
-        (summary, check.is_sound())
+        summary["store"] = store.summary;
+        (summary, check.is_sound() && store.is_sound)
     } else {
         (summary(&verify_stream(&stream, progress)?), true)
     };

@@ -3,7 +3,7 @@
 use super::Fault;
 use crate::{
     bus::Stream,
-    disk::Disk,
+    disk::RealDisk,
     error::Result,
     level0::{FooterSummary, footer_summary},
     manifest::{ManifestLine, Part, Version, manifest_lines, read_manifest},
@@ -141,8 +141,8 @@ fn part_inspection(part: &Part, path: &Path) -> PartInspection {
 ///
 /// # Errors
 /// [`crate::StorageError::Corrupt`] where head or directory are damaged; damaged blocks and filters are told in [`TableInspection::faults`].
-pub fn inspect_table(disk: &dyn Disk, path: &Path) -> Result<TableInspection> {
-    inspect_table_file(disk, path)
+pub fn inspect_table(path: &Path) -> Result<TableInspection> {
+    inspect_table_file(&RealDisk, path)
 }
 
 /// Reads the footer of a level-0 segment.

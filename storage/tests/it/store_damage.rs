@@ -19,7 +19,12 @@ pub fn market_in_all_levels() -> TestBus {
     let mut sequencer = TestSequencer::new(&writer);
     append_market(&mut sequencer, &mut Rng::with_seed(11), 40_000);
     sequencer.close(writer);
-    let some = StoreSettings { hot_bytes_max: 2 << 20, ..cold() };
+    let some = StoreSettings {
+        hot_bytes_max: 1 << 20,
+        table_record_bytes_max: 1 << 19,
+        merged_record_bytes_max: 1 << 20,
+        ..StoreSettings::default()
+    };
     let mut tail = open(&test.bus, some);
     settle(&mut tail);
     drop(tail);
@@ -30,7 +35,7 @@ pub fn market_in_all_levels() -> TestBus {
 }
 
 pub fn store_path(bus: &Bus) -> PathBuf {
-    bus.stream(STREAM).path_of("store")
+    bus.stream(STREAM).directory().join("store")
 }
 
 /// Files of the store with an ending, oldest first.
@@ -104,7 +109,7 @@ fn a_flip_anywhere_is_found_and_named() {
 fn a_filter_that_lies_is_found() {
     let test = market_in_all_levels();
     let table = files(&test.bus, "tables", ".tbl").swap_remove(0);
-    let inspected = inspect_table(test.bus.disk().as_ref(), &table).unwrap();
+    let inspected = inspect_table(&table).unwrap();
     assert!(inspected.faults.is_empty());
     for filter in &inspected.filters {
         let whole = std::fs::read(&table).unwrap();
@@ -112,7 +117,7 @@ fn a_filter_that_lies_is_found() {
         let report = verify(&test.bus);
         let fault = &report.faults[0];
         assert_eq!((&fault.path, fault.offset), (&table, filter.offset), "{fault:?}");
-        let faults = inspect_table(test.bus.disk().as_ref(), &table).unwrap().faults;
+        let faults = inspect_table(&table).unwrap().faults;
         assert_eq!(faults.iter().map(|fault| fault.0).collect::<Vec<_>>(), [filter.offset]);
         std::fs::write(&table, whole).unwrap();
     }
@@ -124,7 +129,7 @@ fn nothing_ends_at_the_first_finding() {
     let test = market_in_all_levels();
     let tables = files(&test.bus, "tables", ".tbl");
     let segments = files(&test.bus, "segments", ".log");
-    let blocks = inspect_table(test.bus.disk().as_ref(), &tables[0]).unwrap().stripes[0];
+    let blocks = inspect_table(&tables[0]).unwrap().stripes[0];
     flip(&tables[0], blocks.offset as usize + 90);
     flip(&tables[0], (blocks.offset + blocks.block_bytes) as usize - 10);
     flip(&tables[1], 3);
@@ -143,14 +148,15 @@ fn a_cut_table_is_refused_everywhere() {
     let stream = test.bus.stream(STREAM);
     let table = files(&test.bus, "tables", ".tbl").pop().unwrap();
     let whole = std::fs::read(&table).unwrap();
-    let found = inspect_table(test.bus.disk().as_ref(), &table).unwrap();
+    let found = inspect_table(&table).unwrap();
     let filters = found.filters[0].offset as usize;
     let directory = whole.len() - found.directory_bytes as usize;
-    let cuts = [0, 1, 63, 64, 65, found.stripes[0].block_bytes as usize, filters, directory, directory + 80, whole.len() - 128, whole.len() - 1];
+    let cuts =
+        [0, 1, 63, 64, 65, found.stripes[0].block_bytes as usize, filters, directory, directory + 80, whole.len() - 128, whole.len() - 1];
     for cut in cuts {
         std::fs::write(&table, &whole[..cut]).unwrap();
         check_named(&test.bus, &table, &format!("a cut at {cut}"));
-        assert!(matches!(inspect_table(test.bus.disk().as_ref(), &table), Err(StorageError::Corrupt { .. })), "{cut}");
+        assert!(matches!(inspect_table(&table), Err(StorageError::Corrupt { .. })), "{cut}");
         let error = StoreTail::open(&stream, hot(), StopSignal::default()).unwrap_err();
         assert!(error.to_string().contains("tapewire repair") && error.to_string().contains(table.to_str().unwrap()), "{error}");
         let levels = inspect_levels(&stream).unwrap().unwrap();

@@ -70,7 +70,11 @@ pub struct Model {
 
 impl Model {
     pub fn read(bus: &Bus) -> Self {
-        let mut reader = RecordReader::open(bus, 1).unwrap();
+        Self::read_from(bus, 1)
+    }
+
+    pub fn read_from(bus: &Bus, first: u64) -> Self {
+        let mut reader = RecordReader::open(bus, first).unwrap();
         let mut records = BTreeMap::new();
         loop {
             let sequence = reader.next_sequence();
