@@ -16,6 +16,7 @@ mod durability;
 mod fail_points;
 mod formats;
 mod full;
+mod history;
 mod input;
 mod inspect;
 mod kill;
@@ -31,6 +32,7 @@ mod replay;
 mod signals;
 mod space;
 mod store;
+mod store_tools;
 mod tape;
 mod tools;
 #[allow(dead_code, reason = "the tests of the feed itself use the rest of it")]
