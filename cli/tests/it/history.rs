@@ -130,7 +130,7 @@ fn accounts_are_asked() {
     let orders = select(&all, |it| it["kind"] == "order_update" && it["instrument"] == symbol);
     check(&bus, &format!("range --instrument {symbol} --kind order_update"), &orders);
     let table = run(&query(&bus, &format!("order --id {id} --format table"))).exits(0).stdout;
-    assert!(table.contains(id) && table.contains(account), "{table}");
+    assert!(table.contains(id) && table.contains(order["account"].as_str().unwrap()), "{table}");
     run(&query(&bus, &format!("order --id {id} --format csv"))).exits(0).says(&["order_update", "--format ndjson"]);
 }
 
@@ -175,6 +175,7 @@ fn an_event_of_several_records_is_whole() {
 #[test]
 fn a_pipe_that_closes_is_an_end_in_good_order() {
     let bus = stored(40_000);
+    let before = everything(&bus, "market").len();
     let mut child = tapewire(&query(&bus, "all")).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
     let mut head = Command::new("head").args(["-n", "3"]).stdin(child.stdout.take().unwrap()).stdout(Stdio::null()).spawn().unwrap();
     assert!(head.wait().unwrap().success());
@@ -184,6 +185,7 @@ fn a_pipe_that_closes_is_an_end_in_good_order() {
     let writer = Running::start(tapewire(&bus.publish("sim:seed=1,instruments=3 --speed 20000")));
     until("it goes on", || (run(&query(&bus, "series")).exits(0).stdout.lines().count() > 3).then_some(()));
     let found = lines(&run(&query(&bus, "all")).exits(0).stdout);
-    assert!(sequences(&found).is_sorted_by(|a, b| a < b) && found.len() >= 40_000);
+    assert!(sequences(&found).is_sorted_by(|a, b| a < b), "in order");
+    assert!(found.len() > before, "{} of {before}", found.len());
     writer.terminate().exits(0);
 }

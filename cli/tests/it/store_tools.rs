@@ -6,7 +6,10 @@ use crate::{
     process::{Running, run, tapewire, until},
 };
 use serde_json::Value;
-use std::path::{Path, PathBuf};
+use std::{
+    os::unix::fs::MetadataExt as _,
+    path::{Path, PathBuf},
+};
 
 fn tool(bus: &TestBus, command: &str, rest: &str) -> String {
     format!("{command} {} {rest}", bus.path().display())
@@ -84,7 +87,10 @@ fn everything_is_compacted_at_once() {
     let bus = stored(60_000);
     let history = bus.history();
     let tail = Running::start(tapewire(&tool(&bus, "store", LEVELS)));
-    until("the tail has it", || (run(&tool(&bus, "compact", "")).status.code() == Some(4)).then_some(()));
+    let lock = std::fs::metadata(bus.path().join("market/store.lock")).unwrap().ino();
+    until("the tail has it", || std::fs::read_to_string("/proc/locks").unwrap().contains(&format!(":{lock} ")).then_some(()));
+    run(&tool(&bus, "compact", "")).exits(4).says(&["another store"]);
+    run(&tool(&bus, "repair", "")).exits(4).says(&["another store"]);
     tail.terminate().exits(0);
     let done = run(&tool(&bus, "compact", "--merged-bytes 100000000")).exits(0).json();
     assert!(done["left_bytes"] == 0 && done["merges"].as_u64() >= Some(1), "{done}");
