@@ -220,7 +220,7 @@ impl Table {
     /// Sequence of the last record of a key.
     pub(crate) fn latest_sequence(&self, key: Key) -> Option<u64> {
         let last = (0..self.stripes().len()).rev().find_map(|stripe| self.footer.blocks_of(stripe, key).last());
-        last.map(|entry| entry.last_sequence)
+        last.map(|block| self.footer.entries[block].last_sequence)
     }
 
     /// Tells every key and the number of its records, once for each block.
