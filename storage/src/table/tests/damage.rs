@@ -16,9 +16,10 @@ fn ask(made: &Made) -> Result<(), StorageError> {
     }
     let (mut space, mut found) = (ScanSpace::default(), 0);
     for key in made.keys() {
-        table.scan(key, &Window::ALL, &mut space, |sequence, record| {
+        let _ = table.scan(key, &Window::ALL, &mut space, |sequence, record| {
             assert!(record.bytes() == made.record(sequence).bytes());
             found += 1;
+            std::ops::ControlFlow::Continue(())
         })?;
         table.scan_columns((key, &Window::ALL), &[Field::Sequence], &mut space, |batch| found += batch.len() as u64)?;
     }
