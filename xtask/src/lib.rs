@@ -10,6 +10,7 @@
 mod finding;
 mod floors;
 mod memory;
+mod peers;
 mod power_cuts;
 mod steps;
 mod tidy;
@@ -18,6 +19,7 @@ mod workspace;
 pub use finding::{Finding, refuse};
 pub use floors::{Crate, Dependency, Use, check_floors};
 pub use memory::memcheck;
+pub use peers::peers;
 pub use power_cuts::{PowerCuts, power_cuts};
 pub use steps::{floors, fuzz, test, tidy};
 pub use tidy::{SourceFile, check_tidy};

@@ -31,6 +31,14 @@ enum Verb {
         #[arg(trailing_var_arg = true, allow_hyphen_values = true)]
         arguments: Vec<String>,
     },
+    /// Measures the store beside RocksDB and fjall: `cargo xtask peers --events 20000000`; `--help` says more. Builds both, which takes long
+    /// the first time, and needs a C++ compiler and libclang.
+    #[command(disable_help_flag = true)]
+    Peers {
+        /// What the program is told.
+        #[arg(trailing_var_arg = true, allow_hyphen_values = true)]
+        arguments: Vec<String>,
+    },
     /// Runs the tests of pointer code under valgrind, and under the address sanitizer where a nightly toolchain is installed.
     Memcheck,
 }
@@ -53,6 +61,7 @@ fn run(arguments: &Arguments) -> anyhow::Result<()> {
         Verb::Tidy => tapewire_xtask::tidy(&workspace),
         Verb::PowerCuts(options) => tapewire_xtask::power_cuts(&workspace, options),
         Verb::Fuzz { arguments } => tapewire_xtask::fuzz(&workspace, arguments),
+        Verb::Peers { arguments } => tapewire_xtask::peers(&workspace, arguments),
         Verb::Memcheck => tapewire_xtask::memcheck(&workspace),
     }
 }

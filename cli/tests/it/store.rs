@@ -28,7 +28,8 @@ fn settle(bus: &TestBus) -> serde_json::Value {
 /// Kills the store at random instants, while a publisher keeps its pace and a subscriber sees everything.
 #[test]
 fn kill_the_store_at_random_instants() {
-    let rounds = std::env::var("TAPEWIRE_KILL_ROUNDS").map_or(ROUNDS, |text| text.parse().expect("TAPEWIRE_KILL_ROUNDS is a number of rounds"));
+    let rounds =
+        std::env::var("TAPEWIRE_KILL_ROUNDS").map_or(ROUNDS, |text| text.parse().expect("TAPEWIRE_KILL_ROUNDS is a number of rounds"));
     println!("seed {SEED}, {rounds} rounds");
     let mut random = fastrand::Rng::with_seed(SEED);
     let bus = TestBus::new();

@@ -1,5 +1,6 @@
 //! Tables that are damaged, cut short or another stream's: an error, or the same answers.
 
+use std::ops::ControlFlow;
 use super::*;
 use std::fs;
 
