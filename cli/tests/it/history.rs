@@ -183,9 +183,10 @@ fn a_pipe_that_closes_is_an_end_in_good_order() {
     assert!(output.status.success() && output.stderr.is_empty(), "{output:?}");
 
     let writer = Running::start(tapewire(&bus.publish("sim:seed=1,instruments=3 --speed 20000")));
-    until("it goes on", || (run(&query(&bus, "series")).exits(0).stdout.lines().count() > 3).then_some(()));
-    let found = lines(&run(&query(&bus, "all")).exits(0).stdout);
+    let found = until("it goes on", || {
+        let found = lines(&run(&query(&bus, "all")).exits(0).stdout);
+        (found.len() > before).then_some(found)
+    });
     assert!(sequences(&found).is_sorted_by(|a, b| a < b), "in order");
-    assert!(found.len() > before, "{} of {before}", found.len());
     writer.terminate().exits(0);
 }

@@ -1,8 +1,8 @@
 //! Tables that are damaged, cut short or another stream's: an error, or the same answers.
 
-use std::ops::ControlFlow;
 use super::*;
 use std::fs;
+use std::ops::ControlFlow;
 
 /// Asks a table everything; every answer is the one that the whole table gives.
 fn ask(made: &Made) -> Result<(), StorageError> {
@@ -20,7 +20,7 @@ fn ask(made: &Made) -> Result<(), StorageError> {
         let _ = table.scan(key, &Window::ALL, &mut space, |sequence, record| {
             assert!(record.bytes() == made.record(sequence).bytes());
             found += 1;
-            std::ops::ControlFlow::Continue(())
+            ControlFlow::Continue(())
         })?;
         table.scan_columns((key, &Window::ALL), &[Field::Sequence], &mut space, |batch| found += batch.len() as u64)?;
     }
