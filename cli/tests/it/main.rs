@@ -16,6 +16,7 @@ mod durability;
 mod fail_points;
 mod formats;
 mod full;
+mod history;
 mod input;
 mod inspect;
 mod kill;
@@ -32,6 +33,7 @@ mod signals;
 mod space;
 mod state;
 mod store;
+mod store_tools;
 mod tape;
 mod tools;
 #[allow(dead_code, reason = "the tests of the feed itself use the rest of it")]

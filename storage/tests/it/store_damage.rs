@@ -20,7 +20,7 @@ pub fn market_in_all_levels() -> TestBus {
     append_market(&mut sequencer, &mut Rng::with_seed(11), 40_000);
     sequencer.close(writer);
     let some = StoreSettings {
-        hot_bytes_max: 1 << 20,
+        hot_bytes_max: 2 << 20,
         table_record_bytes_max: 1 << 19,
         merged_record_bytes_max: 1 << 20,
         ..StoreSettings::default()
