@@ -31,7 +31,7 @@ pub fn run(arguments: &StoreArguments) -> anyhow::Result<Outcome> {
         &json!({
             "seq_stored": seq_stored, "segments_taken": it.segments_taken, "records_taken": it.records_taken,
             "written_bytes": it.written_bytes, "compacted_bytes": it.compacted_bytes, "seals": it.seals, "merges": it.merges,
-            "drops": it.drops, "orphans": it.orphans, "elapsed_ms": begun.elapsed().as_millis() as u64, "cpu_ms": cpu_ms(),
+            "drops": it.drops, "state_bytes": it.state_bytes, "orphans": it.orphans, "elapsed_ms": begun.elapsed().as_millis() as u64, "cpu_ms": cpu_ms(),
         }),
         arguments.stream.output,
     )?;
@@ -110,6 +110,7 @@ impl Work {
         sum.segments_taken += more.segments_taken;
         sum.records_taken += more.records_taken;
         sum.written_bytes += more.written_bytes;
+        sum.state_bytes += more.state_bytes;
         sum.compacted_bytes += more.compacted_bytes;
         sum.seals += more.seals;
         sum.merges += more.merges;

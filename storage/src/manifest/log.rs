@@ -5,6 +5,7 @@ use crate::{
     bus::Stream,
     disk::{Access, DiskFile},
     error::{Reason, Result, StorageError},
+    tree::{TreeEdit, TreeVersion},
 };
 use std::path::{Path, PathBuf};
 
@@ -58,6 +59,7 @@ impl Manifest {
     /// Opens the manifest for writing, and writes it anew: what a crash left at its end is gone then. Made where there is none.
     pub(crate) fn open(stream: &Stream, path: &Path) -> Result<Self> {
         let mut version = read_manifest(stream, path)?.map(|text| text.version).unwrap_or_default();
+        compact_tree(&mut version, path)?;
         let (file, end, lines) = write_anew(stream, path, &version)?;
         version.number = lines;
         Ok(Self { stream: stream.clone(), path: path.to_owned(), file, end, lines, version, is_poisoned: false })
@@ -88,6 +90,7 @@ impl Manifest {
         self.lines += 1;
         self.version = next;
         if self.lines > LINES_MAX {
+            compact_tree(&mut self.version, &self.path)?;
             (self.file, self.end, self.lines) = write_anew(&self.stream, &self.path, &self.version)?;
             self.version.number = self.lines;
         }
@@ -95,10 +98,26 @@ impl Manifest {
         Ok(())
     }
 
-    /// Forgets what the tree's edits amount to by other ones that amount to the same, in memory: for the next time that it is written anew.
-    pub(crate) fn compact_tree(&mut self, edits: Vec<Vec<u8>>) {
-        self.version.tree = edits;
+    pub(crate) fn path(&self) -> &Path {
+        &self.path
     }
+}
+
+/// What the tree's changes amount to.
+pub(crate) fn tree_version(version: &Version, path: &Path) -> Result<TreeVersion> {
+    let mut tree = TreeVersion::default();
+    for bytes in &version.tree {
+        tree.apply(&TreeEdit::decode(bytes, path, 0)?, path, 0)?;
+    }
+    Ok(tree)
+}
+
+/// The same tree in fewer words.
+fn compact_tree(version: &mut Version, path: &Path) -> Result<()> {
+    if !version.tree.is_empty() {
+        version.tree = tree_version(version, path)?.edits().iter().map(TreeEdit::encode).collect();
+    }
+    Ok(())
 }
 
 fn write_anew(stream: &Stream, path: &Path, version: &Version) -> Result<(Box<dyn DiskFile>, u64, u64)> {

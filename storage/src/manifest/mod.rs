@@ -20,7 +20,7 @@ mod text;
 mod version;
 
 pub(crate) use edit::{Edit, PartSpan};
-pub(crate) use log::{Manifest, ManifestText, read_manifest};
+pub(crate) use log::{Manifest, ManifestText, read_manifest, tree_version};
 pub use text::ManifestLine;
 pub(crate) use text::manifest_lines;
 pub(crate) use version::{Part, Version};

@@ -1,5 +1,5 @@
 use super::{Edit, Manifest, PartSpan, Version, log::parse, read_manifest};
-use crate::{bus::Bus, error::StorageError};
+use crate::{bus::Bus, error::StorageError, tree::TreeEdit};
 use proptest::prelude::*;
 
 fn span(first: u64, last: u64) -> PartSpan {
@@ -18,7 +18,7 @@ fn a_manifest_comes_back_and_is_compacted() {
     assert!(read_manifest(&stream, &path).unwrap().is_none());
     let mut manifest = Manifest::open(&stream, &path).unwrap();
     manifest.log(&[segment(1, 10)]).unwrap();
-    manifest.log(&[segment(11, 20), Edit::Tree(vec![0, 0xff])]).unwrap();
+    manifest.log(&[segment(11, 20), Edit::Tree(TreeEdit::Through(5).encode())]).unwrap();
     manifest
         .log(&[Edit::AddTable { level: 1, span: span(1, 20) }, Edit::RemoveSegment { first: 1 }, Edit::RemoveSegment { first: 11 }])
         .unwrap();

@@ -13,6 +13,7 @@ mod reader;
 mod repair;
 mod settings;
 mod snapshot;
+mod state;
 mod tail;
 mod verify;
 

@@ -10,6 +10,7 @@ use super::{
     listing::listed_parts,
     pace::{Pace, StopSignal},
     settings::StoreSettings,
+    state::StoreState,
 };
 use crate::{
     bus::Stream,
@@ -55,6 +56,13 @@ pub enum StoreStep {
         /// Its last record.
         last: u64,
     },
+    /// The state took in events.
+    State {
+        /// Everything up to here is in it.
+        through: u64,
+    },
+    /// The state was written out, or its files were compacted.
+    StateSaved,
     /// The work in hand was ended by the stop signal; nothing of it is left.
     Stopped,
     /// There was nothing to do.
@@ -70,6 +78,8 @@ pub struct StoreCounters {
     pub records_taken: u64,
     /// Bytes written, of footers, tables and merged tables: the WAL's own not included.
     pub written_bytes: u64,
+    /// Bytes of the keyed state that were written.
+    pub state_bytes: u64,
     /// Bytes of records that were compacted.
     pub compacted_bytes: u64,
     /// Tables made of segments.
@@ -90,6 +100,7 @@ pub struct StoreTail {
     settings: StoreSettings,
     mark: StoreMark,
     manifest: Manifest,
+    state: StoreState,
     counters: StoreCounters,
     stop: StopSignal,
 }
@@ -108,7 +119,9 @@ impl StoreTail {
         check_manifest(stream, &files)?;
         let manifest = Manifest::open(stream, &files.manifest())?;
         check_end(&files, manifest.version(), mark.seq_stored())?;
-        let mut tail = Self { stream: stream.clone(), files, settings, mark, manifest, counters: StoreCounters::default(), stop };
+        let state = StoreState::open(stream, &manifest, settings.state_memory_bytes)?;
+        let counters = StoreCounters::default();
+        let mut tail = Self { stream: stream.clone(), files, settings, mark, manifest, state, counters, stop };
         // Before anything is removed: what nobody names may be what a repair can use.
         tail.check_files()?;
         tail.counters.orphans = tail.files.remove_orphans(stream, tail.manifest.version())?;
@@ -154,7 +167,7 @@ impl StoreTail {
     /// What was done since the opening.
     #[must_use]
     pub fn counters(&self) -> StoreCounters {
-        self.counters
+        StoreCounters { state_bytes: self.state.written_bytes(), ..self.counters }
     }
 
     /// Bytes of sealed WAL segments that the store has not taken, and of level 0 beyond what it may keep: what the tail is behind.
@@ -184,9 +197,18 @@ impl StoreTail {
             return Ok(taken);
         }
         match self.give_up(ts_now)? {
-            StoreStep::Idle => self.compact(),
-            dropped => Ok(dropped),
+            StoreStep::Idle => {}
+            dropped => return Ok(dropped),
         }
+        if self.state.take(&mut self.manifest)? {
+            return Ok(StoreStep::State { through: self.state.sequence() });
+        }
+        match self.compact()? {
+            StoreStep::Idle => {}
+            compacted => return Ok(compacted),
+        }
+        let is_busy = self.state.save(&mut self.manifest)? || self.state.compact(&mut self.manifest)?;
+        Ok(if is_busy { StoreStep::StateSaved } else { StoreStep::Idle })
     }
 
     pub(super) fn version(&self) -> &Version {

@@ -31,7 +31,6 @@ mod writer;
 
 pub(crate) use cache::BlockCache;
 pub(crate) use check::TableCheck;
-pub use sound::{TableReport, check_table};
 pub(crate) use find::FindSpace;
 pub(crate) use inspect::inspect_table_file;
 pub use inspect::{FilterInspection, SeriesInspection, StripeInspection, TableInspection};
@@ -41,4 +40,5 @@ pub(crate) use point::PointSpace;
 pub(crate) use reader::Table;
 pub(crate) use scan::{Batch, Field, ScanSpace, Window};
 pub(crate) use shape::Key;
+pub use sound::{TableReport, check_table};
 pub use writer::{TableStart, TableWriter};
