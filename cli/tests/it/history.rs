@@ -50,7 +50,7 @@ fn sequences(events: &[Value]) -> Vec<u64> {
     events.iter().map(|event| event["seq"].as_u64().unwrap()).collect()
 }
 
-fn select<'a>(all: &'a [Value], wants: impl Fn(&Value) -> bool) -> Vec<&'a Value> {
+fn select(all: &[Value], wants: impl Fn(&Value) -> bool) -> Vec<&Value> {
     all.iter().filter(|event| wants(event)).collect()
 }
 
