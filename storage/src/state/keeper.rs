@@ -7,7 +7,7 @@ use super::{
     values::StateRecord,
 };
 use crate::{error::Result, tree::WriteBatch};
-use tapewire_schemas::{Body, Control, ControlCode, EventRef, OrderState, OrderUpdate, RecordRef};
+use tapewire_schemas::{Body, EventRef, OrderState, OrderUpdate, RecordRef};
 
 /// Bytes of the longest event of several records that is put together; more than any writer's pages ahead.
 const GROUP_BYTES_MAX: usize = 64 << 20;
@@ -81,6 +81,7 @@ impl StateKeeper {
         }
         self.sequence = sequence;
         if record.is_first() && record.is_last() {
+            // A group that has not ended never will: its writer died, and this is the next epoch's beginning.
             self.drop_group();
             return self.observe(&EventRef::single(*record, sequence), batch);
         }
@@ -130,11 +131,7 @@ impl StateKeeper {
             Body::OrderUpdate(update) => Self::observe_order(update, &value(), batch),
             Body::Instrument(_) => batch.put(&Key::numbered(keys::INSTRUMENT, record.instrument_id()), &value()),
             Body::Account(account) => batch.put(&Key::numbered(keys::ACCOUNT_NAME, account.account_id), &value()),
-            Body::Control(control) => {
-                self.observe_control(control);
-                Ok(())
-            }
-            Body::BookDelta(_) | Body::BookSnapshot(_) => Ok(()),
+            Body::Control(_) | Body::BookDelta(_) | Body::BookSnapshot(_) => Ok(()),
         }
     }
 
@@ -151,13 +148,6 @@ impl StateKeeper {
         }
         batch.put(&order, value)?;
         batch.put(&of_account, &value[..8])
-    }
-
-    fn observe_control(&mut self, control: &Control) {
-        if control.code() == Some(ControlCode::EpochStart) {
-            // The writer that had begun it is dead.
-            self.drop_group();
-        }
     }
 
     /// Adds every book that changed since the last checkpoint, and the sequence that all books are good for. Apply the batch before the tree is
