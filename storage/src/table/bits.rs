@@ -67,24 +67,8 @@ fn best_width(run: &[u64]) -> usize {
 }
 
 /// Appends a run of up to [`RUN`] numbers; returns its head.
-pub(super) fn pack(run: &[u64], out: &mut Vec<u8>) -> [u8; RUN_HEAD_BYTES] {
-    #[cfg(target_arch = "x86_64")]
-    if is_x86_feature_detected!("avx2") && is_x86_feature_detected!("bmi2") && is_x86_feature_detected!("lzcnt") {
-        // SAFETY: the processor has what the function is compiled for.
-        return unsafe { pack_wide(run, out) };
-    }
-    pack_any(run, out)
-}
-
-/// [`pack_any`], with what most processors have.
-#[cfg(target_arch = "x86_64")]
-#[target_feature(enable = "avx2,bmi1,bmi2,lzcnt")]
-fn pack_wide(run: &[u64], out: &mut Vec<u8>) -> [u8; RUN_HEAD_BYTES] {
-    pack_any(run, out)
-}
-
 #[inline(always)]
-fn pack_any(run: &[u64], out: &mut Vec<u8>) -> [u8; RUN_HEAD_BYTES] {
+pub(super) fn pack(run: &[u64], out: &mut Vec<u8>) -> [u8; RUN_HEAD_BYTES] {
     let width = best_width(run);
     let mask = mask(width);
     pack_bits(run, width, out);
@@ -118,22 +102,24 @@ pub(super) fn pack_bits(numbers: &[u64], width: usize, out: &mut Vec<u8>) {
     let (mask, at) = (mask(width), out.len());
     let end = at + packed_bytes(width, numbers.len());
     // Every number is stored as a word, and what it leaves of its last byte goes on with the next.
-    out.resize(end + 8, 0);
+    out.resize(end + 9, 0);
     let bytes = &mut out[at..];
     let (mut word, mut bit) = (0u64, 0);
-    for number in numbers {
-        let low = number & mask;
-        let (from, filled) = (bit / 8, bit % 8);
-        word |= low << filled;
-        bytes[from..from + 8].copy_from_slice(&word.to_le_bytes());
-        bit += width;
-        let whole = bit / 8 - from;
-        word = word.checked_shr(whole as u32 * 8).unwrap_or(0);
-        if filled + width > 64 {
-            // What did not fit into the word.
-            word = low >> (64 - filled);
-            bytes[from + 8] = word as u8;
-            word = word.checked_shr((whole as u32 - 8) * 8).unwrap_or(0);
+    if width <= 56 {
+        for number in numbers {
+            let (from, filled) = (bit / 8, bit % 8);
+            word |= (number & mask) << filled;
+            bytes[from..from + 8].copy_from_slice(&word.to_le_bytes());
+            bit += width;
+            word >>= (bit / 8 - from) * 8;
+        }
+    } else {
+        for number in numbers {
+            let (from, filled) = (bit / 8, bit % 8);
+            let wide = u128::from(word) | u128::from(number & mask) << filled;
+            bytes[from..from + 9].copy_from_slice(&wide.to_le_bytes()[..9]);
+            bit += width;
+            word = (wide >> ((bit / 8 - from) * 8)) as u64;
         }
     }
     out.truncate(end);

@@ -46,6 +46,7 @@ impl Way {
     }
 
     /// About how many bits the numbers take.
+    #[inline(always)]
     fn weigh(self, numbers: &[u64], other: &[u64]) -> usize {
         let least = self.least(numbers, other);
         let left = |difference: u64| bit_length(difference.wrapping_sub(least));
@@ -58,6 +59,7 @@ impl Way {
     }
 
     /// The least difference of a number and its prediction.
+    #[inline(always)]
     fn least(self, numbers: &[u64], other: &[u64]) -> u64 {
         let least = |least: i64, difference: u64| least.min(difference as i64);
         (match self {
@@ -69,20 +71,47 @@ impl Way {
     }
 }
 
-/// Appends a column without its head, which is returned, predicted in the way that takes the least room. `other` is a column as long, that the reader has before this one;
-/// empty where there is none.
+/// Appends a column without its head, which is returned, predicted in the way that takes the least room. `other` is a column as long, that
+/// the reader has before this one; empty where there is none.
 pub(super) fn encode(numbers: &[u64], other: &[u64], out: &mut Vec<u8>) -> [u8; HEAD_BYTES] {
-    let sample = &numbers[..numbers.len().min(SAMPLE)];
-    let ways = [Way::Plain, Way::Delta, Way::Other];
-    let ways = &ways[..if other.is_empty() { 2 } else { 3 }];
-    let way = ways.iter().copied().min_by_key(|way| way.weigh(sample, other)).unwrap_or(Way::Plain);
-    encode_as(way, numbers, other, out)
+    encode_in(None, numbers, other, out)
 }
 
 /// As [`encode`], predicted in a way that is known, or as numbers that are all the same.
 pub(super) fn encode_as(way: Way, numbers: &[u64], other: &[u64], out: &mut Vec<u8>) -> [u8; HEAD_BYTES] {
+    encode_in(Some(way), numbers, other, out)
+}
+
+fn encode_in(way: Option<Way>, numbers: &[u64], other: &[u64], out: &mut Vec<u8>) -> [u8; HEAD_BYTES] {
+    #[cfg(target_arch = "x86_64")]
+    if is_x86_feature_detected!("avx2") && is_x86_feature_detected!("bmi2") && is_x86_feature_detected!("lzcnt") {
+        // SAFETY: the processor has what the function is compiled for.
+        return unsafe { encode_wide(way, numbers, other, out) };
+    }
+    encode_any(way, numbers, other, out)
+}
+
+/// [`encode_any`], with what most processors have.
+#[cfg(target_arch = "x86_64")]
+#[target_feature(enable = "avx2,bmi1,bmi2,lzcnt")]
+fn encode_wide(way: Option<Way>, numbers: &[u64], other: &[u64], out: &mut Vec<u8>) -> [u8; HEAD_BYTES] {
+    encode_any(way, numbers, other, out)
+}
+
+/// The way that takes the least room.
+#[inline(always)]
+fn choose(numbers: &[u64], other: &[u64]) -> Way {
+    let sample = &numbers[..numbers.len().min(SAMPLE)];
+    let ways = [Way::Plain, Way::Delta, Way::Other];
+    let ways = &ways[..if other.is_empty() { 2 } else { 3 }];
+    ways.iter().copied().min_by_key(|way| way.weigh(sample, other)).unwrap_or(Way::Plain)
+}
+
+#[inline(always)]
+fn encode_any(way: Option<Way>, numbers: &[u64], other: &[u64], out: &mut Vec<u8>) -> [u8; HEAD_BYTES] {
     let first = numbers.first().copied().unwrap_or(0);
-    let way = if numbers.iter().all(|number| *number == first) { Way::Same } else { way };
+    let is_same = numbers.iter().all(|number| *number == first);
+    let way = if is_same { Way::Same } else { way.unwrap_or_else(|| choose(numbers, other)) };
     let least = way.least(numbers, other);
     let column_at = out.len();
     let mut head = [0; HEAD_BYTES];

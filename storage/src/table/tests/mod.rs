@@ -10,6 +10,7 @@ use tapewire_schemas::{
 };
 use zerocopy::IntoBytes;
 
+mod any;
 mod damage;
 pub(super) const FIRST: u64 = 1 << 33;
 
