@@ -6,7 +6,7 @@
 
 use std::collections::HashMap;
 use tapewire_schemas::{Body, Book, Control, ControlCode, EventRef, Instrument};
-use tapewire_storage::Registry;
+use tapewire_storage::{Registry, StateBook, StateBookState};
 
 /// What a book is worth.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -90,6 +90,18 @@ impl Books {
         for known in registry.definitions() {
             self.define(known.instrument_id, known.venue_id, &known.instrument);
         }
+    }
+
+    /// Takes a book as the store has it, of an instrument that is defined: changes behind it follow.
+    pub(crate) fn load(&mut self, instrument_id: u32, stored: StateBook) {
+        let Some(it) = self.index_by_id.get(&instrument_id).map(|index| &mut self.books[*index]) else { return };
+        it.venue_seq = stored.venue_seq;
+        it.state = match stored.state {
+            StateBookState::AwaitingSnapshot => BookState::AwaitingSnapshot,
+            StateBookState::InStep => BookState::InStep,
+            StateBookState::Stale => BookState::Stale,
+        };
+        it.book = stored.book;
     }
 
     /// Takes the next event of the stream: the place in [`Self::all`] of the instrument that it concerns, where it is a known one.

@@ -1,8 +1,9 @@
 //! Joining late: the state of a stream at its head, as events, so that whoever takes them and what follows knows what a reader from the
 //! beginning knows of books and balances.
 //!
-//! The state is made from the log: from the newest segment on that, with those behind it, has a snapshot of every instrument's book; where
-//! some instrument has none, or where balances are asked for, from the oldest record that is kept.
+//! Where the stream has a store, that knows the state as of its last checkpoint, and what follows is read on from there. Otherwise the state is
+//! made from the log: from the newest segment on that, with those behind it, has a snapshot of every instrument's book; where some instrument has
+//! none, or where balances are asked for, from the oldest record that is kept.
 
 use crate::{
     books::{BookState, Books, InstrumentBook},
@@ -22,7 +23,7 @@ use tapewire_schemas::{
     AccountUpdate, Body, BookRef, BookSide, Control, ControlCode, Currency, Event, EventRef, Kind, Level, Payload, Stamp,
 };
 use tapewire_stdx::wait::Wait;
-use tapewire_storage::{Bus, LogReader, Registry, StorageError};
+use tapewire_storage::{Bus, LogReader, Registry, StateBookState, StateReader, StorageError, TreeView, open_state};
 
 /// Events per poll.
 const POLL_EVENTS: usize = 4096;
@@ -52,6 +53,25 @@ struct State {
 }
 
 impl State {
+    /// Takes what the store knows.
+    fn load(&mut self, stored: &StateReader<'_, TreeView>) -> Result<(), StorageError> {
+        for (instrument_id, book) in stored.books()? {
+            // An instrument that is only defined has no book yet.
+            if book.ts_event > 0 || book.ts_recv > 0 || book.state != StateBookState::AwaitingSnapshot {
+                let stamp = Stamp { instrument_id, venue_id: book.venue_id, ts_event: book.ts_event, ts_recv: book.ts_recv };
+                self.stamps.insert(instrument_id, stamp);
+            }
+            self.books.load(instrument_id, book);
+        }
+        for balance in stored.all_balances()? {
+            let record = balance.record();
+            if let Body::AccountUpdate(update) = record.body() {
+                self.balances.insert((update.account_id, update.currency), (stamp_of(&record), *update));
+            }
+        }
+        Ok(())
+    }
+
     fn observe(&mut self, event: &EventRef<'_>) {
         self.books.observe(event);
         match event.body() {
@@ -108,10 +128,21 @@ struct Replay<'a> {
 
 impl Replay<'_> {
     fn snapshot(&self, log: &mut LogReader, until: u64) -> Result<Snapshot, SubscribeError> {
-        let from = self.start(log, until)?;
-        log.hold(from);
         let mut state = State::default();
-        state.books.prime(&self.definitions_at(from)?);
+        let from = match self.stored(until)? {
+            Some(view) => {
+                let from = StateReader::new(&view).checkpoint()? + 1;
+                state.books.prime(&self.definitions_at(from)?);
+                state.load(&StateReader::new(&view))?;
+                from
+            }
+            None => {
+                let from = self.start(log, until)?;
+                state.books.prime(&self.definitions_at(from)?);
+                from
+            }
+        };
+        log.hold(from);
         let position = self.read(&STATE_KINDS, (from, until), |event| state.observe(event))?;
         let registry = self.definitions_at(position)?;
         let mut out = Output { prepared: Prepared::default(), sequence: position - 1 };
@@ -130,6 +161,14 @@ impl Replay<'_> {
 
     fn definitions_at(&self, sequence: u64) -> Result<Registry, SubscribeError> {
         definitions_at(self.bus, &self.settings.stream_name, sequence, self.give_up)
+    }
+
+    /// What the store knows of the stream, where it says nothing of what is not to be seen yet, and nothing is missing behind it.
+    fn stored(&self, until: u64) -> Result<Option<TreeView>, SubscribeError> {
+        let Some(view) = open_state(&self.bus.stream(&self.settings.stream_name))? else { return Ok(None) };
+        // What changed behind the checkpoint is in the state of balances already: all of it must be to be seen.
+        let checkpoint = StateReader::new(&view).checkpoint()?;
+        Ok(Some(view).filter(|view| checkpoint > 0 && view.through() <= until))
     }
 
     /// The newest sequence from which the state can be made.

@@ -98,3 +98,27 @@ fn one_store_at_a_time_and_snapshots_beside_it() {
     tail.terminate().exits(0);
     assert_eq!(bus.history(), history);
 }
+
+/// A subscriber that begins with a snapshot gets the same from the store's state as from the whole log.
+#[test]
+fn a_snapshot_start_is_the_same_with_a_store() {
+    let bus = TestBus::new();
+    run(&bus.publish("sim:seed=5,instruments=6,events=30000 --speed max --segment-pages 4 --journal-pages 16")).exits(0);
+    let look = || {
+        let seen = run(&bus.subscribe("--tier historical --from snapshot --until head")).exits(0);
+        let mut lines: Vec<String> = seen.stdout.lines().map(str::to_owned).collect();
+        lines.sort_unstable();
+        lines
+    };
+    let before = look();
+    assert!(before.iter().any(|line| line.contains("book_snapshot")), "{before:?}");
+    settle(&bus);
+    assert_eq!(look(), before);
+    // And with more behind the store's checkpoint.
+    run(&bus.publish("sim:seed=6,instruments=6,events=3000 --speed max --segment-pages 64")).exits(0);
+    let with_store = look();
+    std::fs::rename(bus.path().join("market/store"), bus.path().join("market/away")).unwrap();
+    // Without the store there is the log alone, of which only the newest segments are kept.
+    let without = look();
+    assert!(without.iter().filter(|line| line.contains("book_snapshot")).all(|line| with_store.contains(line)), "{without:?}\n{with_store:?}");
+}

@@ -44,6 +44,7 @@ impl KeptBooks {
                 };
                 kept.book.book.apply(event);
                 kept.book.venue_seq = levels.venue_seq_last;
+                (kept.book.ts_event, kept.book.ts_recv) = (event.first().ts_event(), event.first().ts_recv());
                 if let Body::BookSnapshot(_) = event.body() {
                     kept.book.state = StateBookState::InStep;
                 }
@@ -78,7 +79,8 @@ impl KeptBooks {
             let book = Book::new(price_scale, quantity_scale);
             let state = StateBookState::AwaitingSnapshot;
             // Written although it is empty: with its scales, which a later definition may change before the keeper is opened again.
-            KeptBook { book: StateBook { sequence: 0, state, venue_id: record.venue_id(), venue_seq: 0, book }, is_changed: true }
+            let venue_id = record.venue_id();
+            KeptBook { book: StateBook { sequence: 0, state, venue_id, venue_seq: 0, ts_event: 0, ts_recv: 0, book }, is_changed: true }
         };
         let kept = self.books.entry(record.instrument_id()).or_insert_with(begin);
         let old = (kept.book.venue_id, kept.book.book.price_scale(), kept.book.book.quantity_scale());

@@ -90,6 +90,14 @@ impl<'a, S: StateSource> StateReader<'a, S> {
         self.records(&Key::numbered(keys::ACCOUNT, account_id))
     }
 
+    /// What all accounts hold: the last update of each account and currency.
+    ///
+    /// # Errors
+    /// What the tree says.
+    pub fn all_balances(&self) -> Result<Vec<StateRecord>> {
+        self.records(&[keys::ACCOUNT])
+    }
+
     /// The last update of an order, as long as it is open.
     ///
     /// # Errors

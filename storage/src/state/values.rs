@@ -69,15 +69,19 @@ pub struct StateBook {
     pub venue_id: u16,
     /// The venue's sequence up to which it is; 0 where the venue gives none.
     pub venue_seq: u64,
+    /// When the venue changed it last, nanoseconds since the UNIX epoch; 0 where it said nothing.
+    pub ts_event: u64,
+    /// When that was received, nanoseconds since the UNIX epoch.
+    pub ts_recv: u64,
     /// The levels.
     pub book: Book,
 }
 
-const BOOK_HEAD_BYTES: usize = 32;
+const BOOK_HEAD_BYTES: usize = 48;
 
 impl StateBook {
     /// sequence u64 · venue sequence u64 · state u8 · price scale u8 · quantity scale u8 · zero u8 · venue u16 · zero u16 · bids u32 · asks u32 ·
-    /// levels, price i64 and quantity i64 each, best first.
+    /// ts_event u64 · ts_recv u64 · levels, price i64 and quantity i64 each, best first.
     pub(crate) fn encode(&self) -> Vec<u8> {
         let counts = [BookSide::Bid, BookSide::Ask].map(|side| self.book.level_count(side));
         let mut value = Vec::with_capacity(BOOK_HEAD_BYTES + (counts[0] + counts[1]) * 16);
@@ -86,6 +90,8 @@ impl StateBook {
         value.extend_from_slice(&[self.state as u8, self.book.price_scale().digits(), self.book.quantity_scale().digits(), 0]);
         value.extend_from_slice(&u32::from(self.venue_id).to_le_bytes());
         counts.iter().for_each(|count| value.extend_from_slice(&(*count as u32).to_le_bytes()));
+        value.extend_from_slice(&self.ts_event.to_le_bytes());
+        value.extend_from_slice(&self.ts_recv.to_le_bytes());
         for side in [BookSide::Bid, BookSide::Ask] {
             for level in self.book.levels(side) {
                 value.extend_from_slice(&level.price.to_le_bytes());
@@ -121,6 +127,14 @@ impl StateBook {
         }
         let is_whole = book.level_count(BookSide::Bid) == bid_count && book.level_count(BookSide::Ask) == ask_count;
         let venue_id = u16::try_from(u32_at(20)).ok()?;
-        is_whole.then_some(Self { sequence: u64_at(head, 0), state, venue_id, venue_seq: u64_at(head, 8), book })
+        is_whole.then_some(Self {
+            sequence: u64_at(head, 0),
+            state,
+            venue_id,
+            venue_seq: u64_at(head, 8),
+            ts_event: u64_at(head, 32),
+            ts_recv: u64_at(head, 40),
+            book,
+        })
     }
 }

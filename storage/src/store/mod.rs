@@ -22,6 +22,7 @@ pub(crate) use files::StoreFiles;
 pub(crate) use listing::names_of;
 pub use pace::StopSignal;
 pub(crate) use pages::StorePages;
+pub use pages::open_state;
 pub use reader::{Store, StoreLevel};
 pub use repair::{RepairMode, StoreRepairReport, repair_store};
 pub use settings::StoreSettings;

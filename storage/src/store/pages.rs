@@ -7,8 +7,9 @@ use super::{
 use crate::{
     bus::Stream,
     error::{Result, StorageError},
-    manifest::{Part, Version, read_manifest},
+    manifest::{Part, Version, read_manifest, tree_version},
     table::BlockCache,
+    tree::{TreePlace, TreeView},
 };
 use std::sync::Arc;
 use tapewire_schemas::PageView;
@@ -80,6 +81,27 @@ impl StoreVersion {
         }
         failure.map_or(Ok(None), Err)
     }
+}
+
+/// What a stream amounts to, as its store has written it out last; `None` where it has no store, or one that has taken nothing yet. It stays
+/// as it is whatever the store does meanwhile.
+///
+/// # Errors
+/// Damage, and what the file system says.
+pub fn open_state(stream: &Stream) -> Result<Option<TreeView>> {
+    let Some(mut store) = StoreVersion::read(stream, 0)? else { return Ok(None) };
+    let path = store.files.manifest();
+    for _ in 1..LOOKS_MAX {
+        let tree = tree_version(store.version(), &path)?;
+        match TreeView::open(&TreePlace::of(stream), &tree) {
+            // The tail has compacted it meanwhile.
+            Err(error) if is_gone(&error) => {
+                store.refresh()?;
+            }
+            other => return other.map(|view| Some(view).filter(|view| view.through() > 0)),
+        }
+    }
+    TreeView::open(&TreePlace::of(stream), &tree_version(store.version(), &path)?).map(Some)
 }
 
 fn is_gone(error: &StorageError) -> bool {

@@ -292,7 +292,8 @@ impl StoreTail {
         let has_time = part.span.ts_min <= part.span.ts_max;
         let is_old = self.settings.age_ns_max.is_some_and(|age| has_time && ts_now.saturating_sub(part.span.ts_max) > age);
         let is_much = self.settings.bytes_max.is_some_and(|bytes_max| bytes > bytes_max);
-        if !is_old && !is_much {
+        // What it amounts to is kept: the state takes it in first.
+        if (!is_old && !is_much) || self.state.sequence() < part.span.last {
             return Ok(StoreStep::Idle);
         }
         let (first, last) = (part.span.first, part.span.last);
