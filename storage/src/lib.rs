@@ -1,4 +1,4 @@
-//! Journal and write-ahead log of the Tapewire bus: what was published can be read back, whoever dies.
+//! Journal, write-ahead log and store of the Tapewire bus: what was published can be read back, whoever dies, and years later.
 //!
 //! # How data flows
 //! The sequencer appends each record to a page of the *journal*, a ring of pages in a memory file that survives the death of every
@@ -6,6 +6,10 @@
 //! cache in groups, each group sealed by a CRC and synced; then `seq_durable` moves. [`LogReader`] reads both from any process: the
 //! journal where it reaches, the files before. [`StreamWriter`] is the write side: one per stream, fenced by a file lock and an epoch; it
 //! begins by bringing whatever a dead predecessor left in its journal into the WAL.
+//!
+//! [`StoreTail`] follows the log and makes it the store: sealed segments with footers, then tables of columns, then merged ones, beside a tree of
+//! what changes (balances, orders, books). [`LogReader`] goes on there for what the log no longer keeps; [`Store`] answers questions.
+//! [`create_snapshot`] keeps everything that is durable, for the price of names.
 //!
 //! # Invariants
 //! * A record is in the journal before anybody can see it elsewhere, so a kill at any instruction loses nothing that was seen.
