@@ -120,5 +120,8 @@ fn a_snapshot_start_is_the_same_with_a_store() {
     std::fs::rename(bus.path().join("market/store"), bus.path().join("market/away")).unwrap();
     // Without the store there is the log alone, of which only the newest segments are kept.
     let without = look();
-    assert!(without.iter().filter(|line| line.contains("book_snapshot")).all(|line| with_store.contains(line)), "{without:?}\n{with_store:?}");
+    assert!(
+        without.iter().filter(|line| line.contains("book_snapshot")).all(|line| with_store.contains(line)),
+        "{without:?}\n{with_store:?}"
+    );
 }

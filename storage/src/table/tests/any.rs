@@ -12,7 +12,7 @@ fn number(random: &mut fastrand::Rng) -> u64 {
 
 /// The records of an event of any kind.
 fn event(random: &mut fastrand::Rng, sequence: u64) -> Vec<Vec<u64>> {
-    let mut signed = |random: &mut fastrand::Rng| number(random) as i64;
+    let signed = |random: &mut fastrand::Rng| number(random) as i64;
     let count = [0, 1, 7, 300][random.usize(..4)];
     let levels: Vec<Level> = (0..count).map(|_| Level { price: signed(random), quantity: signed(random) }).collect();
     let (bids, asks) = levels.split_at(random.usize(..=count));
