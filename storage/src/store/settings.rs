@@ -32,7 +32,7 @@ impl Default for StoreSettings {
             table_record_bytes_max: 256 << 20,
             merged_record_bytes_max: 4 << 30,
             window_ns: 3_600_000_000_000,
-            zstd_level: 3,
+            zstd_level: 1,
             age_ns_max: None,
             bytes_max: None,
             compaction_bytes_per_s: None,

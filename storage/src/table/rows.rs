@@ -119,6 +119,13 @@ impl Columns {
         &self.rows[index]
     }
 
+    /// The time by which a record is found, as [`tapewire_schemas::RecordRef::time`] says it; all columns were decoded.
+    #[inline]
+    pub(super) fn time(&self, kind: Kind, row: usize) -> Option<u64> {
+        let time = if self.rows[1][row] == 0 { self.rows[2][row] } else { self.rows[1][row] };
+        (kind.is_timed() && time != 0).then_some(time)
+    }
+
     pub(super) fn row_count(&self) -> usize {
         self.row_count
     }

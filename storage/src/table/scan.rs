@@ -128,12 +128,14 @@ impl Table {
             columns.decode(&head, &view).map_err(|reason| self.corrupt(entry.offset, reason))?;
             for row in window.rows(columns.row_column(0)) {
                 let sequence = columns.row_column(0)[row];
+                if !window.is_all_times() && !columns.time(key.kind, row).is_some_and(|time| window.times.contains(&time)) {
+                    continue;
+                }
                 words.resize(columns.record_bytes(row) / 8, 0);
                 columns.write(row, words.as_mut_bytes());
                 let record = RecordRef::new(words.as_bytes(), sequence);
                 let record = record.map_err(|source| StorageError::Schema { path: self.path().to_owned(), source })?;
-                let is_wanted = window.is_all_times() || record.time().is_some_and(|time| window.times.contains(&time));
-                if is_wanted && visit(sequence, &record).is_break() {
+                if visit(sequence, &record).is_break() {
                     return Ok(ControlFlow::Break(()));
                 }
             }

@@ -269,7 +269,7 @@ impl Engine for Tapewire {
     fn range(&mut self, from: &Place, limit: usize, fold: &mut impl Fold) -> Result<()> {
         let series = Series { kind: from.kind, id: from.instrument_id };
         let mut left = limit;
-        self.store.scan(series, &ScanBounds { sequences: from.sequence..=u64::MAX, ..ScanBounds::ALL }, |_, record| {
+        self.store.scan(series, &ScanBounds { times: from.ts_event..=u64::MAX, ..ScanBounds::ALL }, |_, record| {
             fold.row(record.bytes());
             left -= 1;
             if left == 0 { ControlFlow::Break(()) } else { ControlFlow::Continue(()) }
@@ -312,7 +312,7 @@ impl Engine for Tapewire {
     }
 
     fn setup(&self) -> String {
-        let levels = if self.settings.hot_bytes_max == 0 { "tables, zstd-3" } else { "level 0, uncompressed" };
+        let levels = if self.settings.hot_bytes_max == 0 { "tables, zstd-1" } else { "level 0, uncompressed" };
         format!("Tapewire: journal and write-ahead log, synced in groups of a millisecond, past the page cache; store: {levels}")
     }
 }
