@@ -89,12 +89,19 @@ pub fn list_snapshots(stream: &Stream) -> Result<Vec<Snapshot>> {
 /// Makes a new bus of a snapshot, in a directory that is empty or not there. Publishing to it goes on behind its last record.
 ///
 /// # Errors
-/// [`StorageError::NoSnapshot`], [`StorageError::BusExists`] where the directory has a bus, damage, and what the file system says.
+/// [`StorageError::NoSnapshot`], [`StorageError::BusExists`] where the directory has a bus, [`StorageError::NotEmpty`] where it has anything
+/// else, damage, and what the file system says.
 pub fn restore_snapshot(stream: &Stream, name: &str, to: &Path) -> Result<Snapshot> {
     let no_snapshot = || StorageError::NoSnapshot { name: name.to_owned(), path: stream.directory().to_owned() };
     let snapshot = list_snapshots(stream)?.into_iter().find(|snapshot| snapshot.name == name).ok_or_else(no_snapshot)?;
     if small_file::read(stream.disk(), &to.join("bus.id"), "bus")?.is_some() {
         return Err(StorageError::BusExists { path: to.to_owned() });
+    }
+    // Whatever is there is somebody's: a copy that is begun anew clears only what it made itself.
+    match stream.disk().list(to) {
+        Ok(names) if !names.is_empty() => return Err(StorageError::NotEmpty { path: to.to_owned() }),
+        Err(error) if error.kind() != std::io::ErrorKind::NotFound => return Err(StorageError::io("list", to)(error)),
+        _ => {}
     }
     let source = Bus::open_on(stream.bus().shared_disk(), &snapshot.path)?.stream(stream.name());
     let (first, last) = copy_until_whole(&source, to)?;
@@ -135,7 +142,7 @@ impl Snapshot {
 fn copy_until_whole(stream: &Stream, to: &Path) -> Result<(u64, u64)> {
     let mut tries = 0;
     loop {
-        remove_tree(stream, to)?;
+        clear(stream, to)?;
         match copy_stream(stream, to) {
             // Retention or compaction was faster.
             Err(StorageError::Io { source, .. }) if source.kind() == std::io::ErrorKind::NotFound && tries < TRIES_MAX => tries += 1,
@@ -256,16 +263,27 @@ pub(crate) fn link_or_copy(stream: &Stream, from: &Path, to: &Path) -> Result<()
 
 /// Removes a directory and what is in it; none is no error.
 fn remove_tree(stream: &Stream, path: &Path) -> Result<()> {
+    clear(stream, path)?;
+    match stream.disk().remove_dir(path) {
+        Err(error) if error.kind() != std::io::ErrorKind::NotFound => Err(StorageError::io("remove", path)(error)),
+        _ => Ok(()),
+    }
+}
+
+/// Removes what is in a directory; none is no error. A link goes, and not what it leads to.
+fn clear(stream: &Stream, path: &Path) -> Result<()> {
     let names = match stream.disk().list(path) {
         Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Ok(()),
         other => other.map_err(StorageError::io("list", path))?,
     };
     for name in names {
         let path = path.join(name);
+        let Err(error) = stream.disk().remove(&path) else { continue };
         match stream.disk().list(&path) {
             Ok(_) => remove_tree(stream, &path)?,
-            Err(_) => remove(stream, &path)?,
+            Err(_) if error.kind() == std::io::ErrorKind::NotFound => {}
+            Err(_) => return Err(StorageError::io("remove", &path)(error)),
         }
     }
-    stream.disk().remove_dir(path).map_err(StorageError::io("remove", path))
+    Ok(())
 }

@@ -66,6 +66,31 @@ fn a_snapshot_outlives_its_store_and_goes_on() {
     assert_eq!(check_all(&test.bus, tapewire_storage::LogReader::open(&stream).unwrap().oldest().unwrap().unwrap(), &[1]), last);
 }
 
+/// Whatever lies where a snapshot is to be restored stays as it is: files, directories, and what a link leads to.
+#[test]
+fn a_restore_takes_nothing_away() {
+    let test = TestBus::in_memory();
+    let stream = test.bus.stream(STREAM);
+    written(&test.bus, 2);
+    create_snapshot(&stream, "one", 7).unwrap();
+    let elsewhere = tempfile::tempdir_in("/dev/shm").unwrap();
+    let (to, kept) = (elsewhere.path().join("to"), elsewhere.path().join("kept"));
+    for directory in [&to, &kept] {
+        std::fs::create_dir(directory).unwrap();
+    }
+    std::fs::write(kept.join("file"), "mine").unwrap();
+    std::os::unix::fs::symlink(&kept, to.join("link")).unwrap();
+    for to in [&kept, &to, &stream.directory().to_owned()] {
+        assert!(matches!(restore_snapshot(&stream, "one", to), Err(StorageError::NotEmpty { path }) if path == *to));
+    }
+    assert_eq!(std::fs::read(kept.join("file")).unwrap(), b"mine");
+    // A link within a snapshot goes with it, what it leads to does not.
+    let snapshot = list_snapshots(&stream).unwrap().remove(0);
+    std::os::unix::fs::symlink(&kept, snapshot.path.join("link")).unwrap();
+    delete_snapshot(&stream, "one").unwrap();
+    assert!(!snapshot.path.exists() && kept.join("file").exists());
+}
+
 /// Made while the writer writes: everything that was durable before is in it, and it ends where an event may be cut.
 #[test]
 fn a_snapshot_of_a_living_stream_has_what_was_durable() {
