@@ -91,6 +91,22 @@ fn a_restore_takes_nothing_away() {
     assert!(!snapshot.path.exists() && kept.join("file").exists());
 }
 
+/// What nobody else may read is nobody else's in a copy either.
+#[test]
+fn a_copy_of_a_private_stream_is_private() {
+    let test = TestBus::in_memory();
+    let stream = test.bus.stream(STREAM);
+    stream.make_private().unwrap();
+    written(&test.bus, 2);
+    let snapshot = create_snapshot(&stream, "one", 7).unwrap();
+    let elsewhere = tempfile::tempdir_in("/dev/shm").unwrap();
+    let to = elsewhere.path().join("restored");
+    restore_snapshot(&stream, "one", &to).unwrap();
+    for path in [&snapshot.path, &to] {
+        assert!(Bus::open(path).unwrap().stream(STREAM).is_private().unwrap(), "{}", path.display());
+    }
+}
+
 /// Made while the writer writes: everything that was durable before is in it, and it ends where an event may be cut.
 #[test]
 fn a_snapshot_of_a_living_stream_has_what_was_durable() {
