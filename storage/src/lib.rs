@@ -104,7 +104,8 @@ pub use series::Series;
 pub use state::{StateBook, StateBookState, StateCounters, StateKeeper, StateReader, StateRecord, StateSource};
 pub use store::{
     RepairMode, Snapshot, StopSignal, Store, StoreCounters, StoreLevel, StoreRepairReport, StoreSettings, StoreStep, StoreTail,
-    StoreVerifyReport, create_snapshot, delete_snapshot, list_snapshots, repair_store, restore_snapshot, verify_store,
+    StoreVerifyReport, create_snapshot, delete_snapshot, delete_unfinished_snapshots, list_snapshots, repair_store, restore_snapshot,
+    verify_store,
 };
 pub use stored::StoreMark;
 pub use table::{FilterInspection, SeriesInspection, StripeInspection, TableInspection, TableReport, TableStart, TableWriter, check_table};

@@ -85,7 +85,7 @@ impl Work {
     }
 
     fn work(&self, tail: &mut StoreTail, arguments: &StoreArguments, stop: &StopFlag) -> Result<(), StorageError> {
-        let mut snapshots = Automatic::new(&self.stream, arguments.snapshot_every, arguments.snapshots_kept)?;
+        let mut snapshots = Automatic::new(&self.stream, arguments.snapshot_every, arguments.snapshots_kept);
         while !stop.is_raised() {
             if let Some(snapshots) = &mut snapshots {
                 snapshots.look(&self.stream);

@@ -10,7 +10,10 @@
 //! is stopped meanwhile: what compaction or retention takes away between looking and linking is looked for again. A snapshot without its last
 //! file is one that was not finished. Any command reads a snapshot as it reads a bus, and the first writer of a restored one goes on behind it.
 
-use super::files::{StoreFiles, remove, sync_dir};
+use super::{
+    files::{StoreFiles, remove, sync_dir},
+    listing::names_of,
+};
 use crate::{
     bus::{Bus, EpochState, Stream, is_name},
     disk::Access,
@@ -70,10 +73,7 @@ pub fn create_snapshot(stream: &Stream, name: &str, ts_now: u64) -> Result<Snaps
 /// What the file system says, and [`StorageError::Corrupt`] where one's file is damaged.
 pub fn list_snapshots(stream: &Stream) -> Result<Vec<Snapshot>> {
     let directory = StoreFiles::new(stream).snapshots();
-    let names = match stream.disk().list(&directory) {
-        Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Ok(Vec::new()),
-        other => other.map_err(StorageError::io("list", &directory))?,
-    };
+    let names = names_of(stream, &directory)?;
     let mut snapshots = Vec::new();
     for name in names {
         let path = directory.join(&name);
@@ -121,6 +121,27 @@ pub fn delete_snapshot(stream: &Stream, name: &str) -> Result<()> {
     remove(stream, &path.join(FILE_NAME))?;
     sync_dir(stream, &path)?;
     remove_tree(stream, &path)
+}
+
+/// Deletes what was begun under names that begin so, and not finished: its files keep their room. The caller is the only one who makes
+/// snapshots of such names. Returns how many there were.
+///
+/// # Errors
+/// What the file system says.
+pub fn delete_unfinished_snapshots(stream: &Stream, name_prefix: &str) -> Result<u64> {
+    let directory = StoreFiles::new(stream).snapshots();
+    let mut deleted = 0;
+    for name in names_of(stream, &directory)?.iter().filter(|name| is_name(name) && name.starts_with(name_prefix)) {
+        let path = directory.join(name);
+        let file = path.join(FILE_NAME);
+        match stream.disk().open(&file, Access::Read) {
+            Err(error) if error.kind() == std::io::ErrorKind::NotFound => remove_tree(stream, &path)?,
+            Err(error) => return Err(StorageError::io("open", &file)(error)),
+            Ok(_) => continue,
+        }
+        deleted += 1;
+    }
+    Ok(deleted)
 }
 
 const FILE_NAME: &str = "snapshot";
@@ -189,7 +210,7 @@ fn copy_stream(stream: &Stream, to: &Path) -> Result<Copied> {
     let disk = stream.disk();
     let no_stream = || StorageError::NoStream { path: stream.bus().directory().to_owned(), stream: stream.name().to_owned() };
     let epoch = stream.epoch()?.ok_or_else(no_stream)?;
-    let bus = stream.bus().found_copy(to)?;
+    let bus = stream.bus().begin_copy(to)?;
     let copy = bus.stream(stream.name());
     if stream.is_private()? {
         copy.make_private()?;
@@ -213,6 +234,8 @@ fn copy_stream(stream: &Stream, to: &Path) -> Result<Copied> {
     sync_dir(stream, to)?;
     let first = crate::LogReader::open(&copy)?.oldest()?.unwrap_or(0);
     Registry::open(&copy)?;
+    // Last: what a kill leaves of a restore is no bus, that somebody would begin to write from its first record on.
+    bus.note_identity()?;
     Ok(Copied { first, last: tail.last_sequence, is_whole })
 }
 
@@ -319,11 +342,7 @@ fn remove_tree(stream: &Stream, path: &Path) -> Result<()> {
 
 /// Removes what is in a directory; none is no error. A link goes, and not what it leads to.
 fn clear(stream: &Stream, path: &Path) -> Result<()> {
-    let names = match stream.disk().list(path) {
-        Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Ok(()),
-        other => other.map_err(StorageError::io("list", path))?,
-    };
-    for name in names {
+    for name in names_of(stream, path)? {
         let path = path.join(name);
         let Err(error) = stream.disk().remove(&path) else { continue };
         match stream.disk().list(&path) {

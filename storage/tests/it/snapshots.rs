@@ -6,7 +6,8 @@ use crate::{
 };
 use std::path::Path;
 use tapewire_storage::{
-    Bus, StorageError, StoreSettings, StreamWriter, create_snapshot, delete_snapshot, list_snapshots, restore_snapshot, verify_stream,
+    Bus, StorageError, StoreSettings, StreamWriter, create_snapshot, delete_snapshot, delete_unfinished_snapshots, list_snapshots,
+    restore_snapshot, verify_stream,
 };
 
 /// What is in a bus is right; its last sequence.
@@ -89,6 +90,23 @@ fn a_restore_takes_nothing_away() {
     std::os::unix::fs::symlink(&kept, snapshot.path.join("link")).unwrap();
     delete_snapshot(&stream, "one").unwrap();
     assert!(!snapshot.path.exists() && kept.join("file").exists());
+}
+
+/// What a kill leaves of a snapshot is none, keeps no room, and does not stand in the way of others.
+#[test]
+fn what_was_not_finished_goes() {
+    let test = TestBus::in_memory();
+    let stream = test.bus.stream(STREAM);
+    written(&test.bus, 2);
+    let [begun, whole, other] = ["auto-1", "auto-2", "mine"].map(|name| create_snapshot(&stream, name, 7).unwrap());
+    for snapshot in [&begun, &other] {
+        std::fs::remove_file(snapshot.path.join("snapshot")).unwrap();
+    }
+    assert_eq!(delete_unfinished_snapshots(&stream, "auto-").unwrap(), 1);
+    assert!(!begun.path.exists() && other.path.exists());
+    assert_eq!(list_snapshots(&stream).unwrap(), [whole]);
+    assert_eq!(delete_unfinished_snapshots(&stream, "auto-").unwrap(), 0);
+    assert_eq!(create_snapshot(&stream, "mine", 7).unwrap(), other);
 }
 
 /// What nobody else may read is nobody else's in a copy either.
