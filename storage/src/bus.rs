@@ -116,13 +116,17 @@ impl Bus {
         Ok(Some(Self { directory: directory.to_owned(), id, memory_id, disk }))
     }
 
-    /// Makes a directory a copy of this bus: the same identity, so that its files are its own, and memory of its own, so that both can live
-    /// on one machine.
-    pub(crate) fn found_copy(&self, directory: &Path) -> Result<Self> {
+    /// A copy of this bus in the making: the same identity, so that its files are its own, and memory of its own, so that both can live on one
+    /// machine. Nobody takes the directory for a bus before [`Self::note_identity`].
+    pub(crate) fn begin_copy(&self, directory: &Path) -> Result<Self> {
         self.disk.create_dir_all(directory).map_err(StorageError::io("create", directory))?;
         let memory_id = random_id(self.disk.as_ref())?;
-        small_file::write(self.disk.as_ref(), &directory.join("bus.id"), "bus", &id_payload(self.id, memory_id))?;
         Ok(Self { directory: directory.to_owned(), id: self.id, memory_id, disk: Arc::clone(&self.disk) })
+    }
+
+    /// Makes the directory of a copy a bus: everything else in it is durable.
+    pub(crate) fn note_identity(&self) -> Result<()> {
+        small_file::write(self.disk.as_ref(), &self.directory.join("bus.id"), "bus", &id_payload(self.id, self.memory_id))
     }
 
     /// The directory.

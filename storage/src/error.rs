@@ -246,6 +246,12 @@ pub enum StorageError {
         /// The directory.
         path: PathBuf,
     },
+    /// A directory that was to become a bus has files of somebody else.
+    #[error("{} is not empty: name a directory that is empty or not there", path.display())]
+    NotEmpty {
+        /// The directory.
+        path: PathBuf,
+    },
     /// Another consumer has the cursor.
     #[error("cursor {name:?} is being moved by another consumer: stop that one first, or take another name ({})", path.display())]
     CursorBusy {

@@ -36,7 +36,12 @@ impl StoreMark {
         if !lock.try_lock().map_err(StorageError::io("lock", &path))? {
             return Err(StorageError::StoreActive { path: stream.directory().to_owned() });
         }
-        Ok(Self { stream: stream.clone(), seq_stored: seq_stored(stream)?, lock })
+        let mark = Self { stream: stream.clone(), seq_stored: seq_stored(stream)?, lock };
+        // A death between the file and the journal.
+        if let Some(journal) = mark.journal()?.filter(|journal| journal.seq_stored() < mark.seq_stored) {
+            journal.set_seq_stored(mark.seq_stored);
+        }
+        Ok(mark)
     }
 
     /// Everything up to here is in the store.

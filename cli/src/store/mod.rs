@@ -56,27 +56,36 @@ struct Work {
 impl Work {
     /// Works until it is to end; what is stored then.
     fn follow(&mut self, arguments: &StoreArguments, stop: &StopFlag) -> anyhow::Result<u64> {
+        let (mut is_first, mut is_said) = (true, false);
         loop {
-            let mut tail = StoreTail::open(&self.stream, self.settings, self.signal.clone())?;
-            let result = self.work(&mut tail, arguments, stop);
-            self.add(&tail.counters());
-            let seq_stored = tail.seq_stored();
+            // Opening writes, too: what ran out of room opens again as soon as there is some.
+            let result = match StoreTail::open(&self.stream, self.settings, self.signal.clone()) {
+                Ok(mut tail) => {
+                    (is_first, is_said) = (false, false);
+                    let result = self.work(&mut tail, arguments, stop);
+                    self.add(&tail.counters());
+                    result.map(|()| tail.seq_stored())
+                }
+                Err(error) if is_first => return Err(error.into()),
+                Err(error) => Err(error),
+            };
             match result {
                 Err(error) if is_no_room(&error) && !stop.is_raised() => {
-                    console::note(format_args!("tapewire: {error}; nothing is lost, and the store goes on when there is room"));
-                    drop(tail);
+                    if !std::mem::replace(&mut is_said, true) {
+                        console::note(format_args!("tapewire: {error}; nothing is lost, and the store goes on when there is room"));
+                    }
                     let until = Instant::now() + RETRY_INTERVAL;
                     while Instant::now() < until && !stop.is_raised() {
                         Wait::Sleep(Duration::from_millis(arguments.interval_ms)).once();
                     }
                 }
-                other => return other.map(|()| seq_stored).map_err(Into::into),
+                other => return other.map_err(Into::into),
             }
         }
     }
 
     fn work(&self, tail: &mut StoreTail, arguments: &StoreArguments, stop: &StopFlag) -> Result<(), StorageError> {
-        let mut snapshots = Automatic::new(&self.stream, arguments.snapshot_every, arguments.snapshots_kept)?;
+        let mut snapshots = Automatic::new(&self.stream, arguments.snapshot_every, arguments.snapshots_kept);
         while !stop.is_raised() {
             if let Some(snapshots) = &mut snapshots {
                 snapshots.look(&self.stream);

@@ -9,7 +9,8 @@ use serde_json::{Value, json};
 use std::time::{Duration, Instant};
 use tapewire_stdx::clock::Clock;
 use tapewire_storage::{
-    Bus, LogReader, Snapshot, StorageError, Stream, create_snapshot, delete_snapshot, list_snapshots, restore_snapshot,
+    Bus, LogReader, Snapshot, StorageError, Stream, create_snapshot, delete_snapshot, delete_unfinished_snapshots, list_snapshots,
+    restore_snapshot,
 };
 
 /// How the names of snapshots begin that are made by themselves.
@@ -62,13 +63,19 @@ pub struct Automatic {
 }
 
 impl Automatic {
-    /// `None` where none are wanted. The time goes on from the last one that there is.
-    pub fn new(stream: &Stream, every_seconds: u64, kept: usize) -> Result<Option<Self>, StorageError> {
+    /// `None` where none are wanted. The time goes on from the last one that there is; what a kill left of one goes. A snapshot that cannot be
+    /// read is said, and ends nothing. The caller has the stream's store: nobody else makes such snapshots.
+    pub fn new(stream: &Stream, every_seconds: u64, kept: usize) -> Option<Self> {
         if every_seconds == 0 {
-            return Ok(None);
+            return None;
         }
-        let last = automatic(stream)?.last().map_or_else(|| Clock::new().now_ns(), |snapshot| snapshot.ts_made);
-        Ok(Some(Self { every: Duration::from_secs(every_seconds), kept, last }))
+        let found = delete_unfinished_snapshots(stream, AUTOMATIC).and_then(|_| automatic(stream));
+        let found = found.unwrap_or_else(|error| {
+            console::note(format_args!("tapewire: the snapshots cannot be looked at: {error}"));
+            Vec::new()
+        });
+        let last = found.last().map_or_else(|| Clock::new().now_ns(), |snapshot| snapshot.ts_made);
+        Some(Self { every: Duration::from_secs(every_seconds), kept, last })
     }
 
     /// Makes one where it is time, and deletes those that are too many. One that fails is said, and tried again when the next is due.

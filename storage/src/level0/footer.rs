@@ -136,7 +136,7 @@ impl Footer {
         if head.version != VERSION {
             return Err(corrupt(Reason::Version(head.version)));
         }
-        let count = head.last.checked_sub(head.first).and_then(|more| u32::try_from(more + 1).ok());
+        let count = head.last.checked_sub(head.first).and_then(|more| u32::try_from(more.checked_add(1)?).ok());
         let places = count.and_then(|count| Places::new(&head, count as usize)).filter(|places| places.filter.end == bytes.len());
         let places = places.ok_or_else(|| corrupt(format!("its counts do not make {length} bytes").into()))?;
         if crc32fast::hash(&bytes[4..places.series.end]) != head.crc32 {

@@ -94,10 +94,12 @@ impl Level0 {
     /// A record of a page that was checked, in place.
     #[inline]
     pub(super) fn record(&self, body: &FooterBody<'_>, page_number: usize, index: u32) -> Result<RecordRef<'_>> {
-        let at = body.offsets[index as usize] as usize * 8 - page_number * PAGE_BYTES;
+        // A place outside of the page is none.
+        let offset = body.offsets.get(index as usize).map_or(0, |eights| *eights as usize * 8);
+        let at = offset.wrapping_sub(page_number * PAGE_BYTES);
         let page = self.segment.mapped(page_number as u64);
         RecordRef::new(page.get(at..).unwrap_or_default(), self.range().0 + u64::from(index))
-            .map_err(|source| self.contradicts(at, &source))
+            .map_err(|source| self.contradicts(offset, &source))
     }
 
     #[cold]

@@ -74,11 +74,11 @@ impl LogReader {
         Err(StorageError::corrupt(&segment.path, bytes, reason))
     }
 
-    /// Why a record before the oldest one is not there: we deleted it, or somebody else did.
+    /// Why a record before the log's oldest one is not there: we deleted it, or somebody else did. What the store has is kept.
     pub(super) fn pruned(&self, wanted: u64, oldest: u64) -> Result<StorageError> {
         let kept = kept_from(&self.stream)?;
         if wanted < kept {
-            return Ok(StorageError::Pruned { wanted, oldest });
+            return Ok(StorageError::Pruned { wanted, oldest: self.oldest()?.filter(|kept| *kept > wanted).unwrap_or(oldest) });
         }
         let reason = format!("records {kept} to {} are gone, and were not pruned: a segment was removed", oldest - 1);
         Ok(StorageError::corrupt(self.stream.directory(), 0, reason))

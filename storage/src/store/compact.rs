@@ -1,7 +1,7 @@
 //! Compacting everything at once, for who does not want to wait until it is due.
 
 use super::{
-    compaction::{Compaction, choose},
+    compaction::{Compaction, choose, follows},
     settings::StoreSettings,
     tail::{StoreStep, StoreTail},
 };
@@ -40,7 +40,12 @@ impl StoreTail {
 fn choose_any(version: &Version, settings: &StoreSettings) -> Option<Compaction> {
     let settings = StoreSettings { hot_bytes_max: 0, ..*settings };
     choose(version, &settings).or_else(|| {
-        let rest: Vec<Part> = version.parts.iter().copied().filter(|part| part.level == 1).collect();
+        let mut rest: Vec<Part> = Vec::new();
+        for part in version.parts.iter().filter(|part| part.level == 1) {
+            if follows(&rest, part) {
+                rest.push(*part);
+            }
+        }
         (!rest.is_empty()).then_some(Compaction::Merge(rest))
     })
 }

@@ -30,13 +30,19 @@ fn choose_seal(version: &Version, settings: &StoreSettings) -> Option<Vec<Part>>
     let (mut chosen, mut record_bytes) = (Vec::new(), 0);
     for part in segments {
         record_bytes += part.span.record_bytes;
-        if too_many == 0 || (!chosen.is_empty() && record_bytes > settings.table_record_bytes_max) {
+        if too_many == 0 || !follows(&chosen, &part) || (!chosen.is_empty() && record_bytes > settings.table_record_bytes_max) {
             break;
         }
         too_many = too_many.saturating_sub(part.span.bytes);
         chosen.push(part);
     }
     Some(chosen)
+}
+
+/// Whether a part lies right behind those that are chosen. Levels lie one behind another, but where a repair put segments into the place of a
+/// table: then parts of a level may have others between them.
+pub(super) fn follows(chosen: &[Part], part: &Part) -> bool {
+    chosen.last().is_none_or(|last| last.span.last + 1 == part.span.first)
 }
 
 /// The oldest tables of level 1 of one time window, where it is over, or they are enough.
@@ -46,7 +52,7 @@ fn choose_merge(version: &Version, settings: &StoreSettings) -> Option<Vec<Part>
     let first = tables.first()?;
     let (mut chosen, mut record_bytes) = (Vec::new(), 0);
     for part in tables.iter().take_while(|part| window(part) == window(first)) {
-        if !chosen.is_empty() && record_bytes + part.span.record_bytes > settings.merged_record_bytes_max {
+        if !follows(&chosen, part) || (!chosen.is_empty() && record_bytes + part.span.record_bytes > settings.merged_record_bytes_max) {
             return Some(chosen);
         }
         record_bytes += part.span.record_bytes;
@@ -128,6 +134,15 @@ mod tests {
         check(&[(1, 5); 4], Some((false, &[1, 11, 21, 31])));
         check(&[(1, 5); 6], Some((false, &[1, 11, 21, 31])));
         check(&[(2, 5), (2, 5)], None);
+    }
+
+    /// As after a repair.
+    #[test]
+    fn only_what_lies_side_by_side_becomes_one() {
+        check(&[(0, 1), (1, 1), (0, 1), (0, 1)], Some((true, &[1])));
+        check(&[(1, 5), (1, 5), (0, 5), (1, 5)], Some((false, &[1, 11])));
+        check(&[(1, 5), (2, 5), (1, 5)], Some((false, &[1])));
+        check(&[(2, 5), (1, 5), (0, 5), (0, 5)], None);
     }
 
     proptest! {

@@ -96,13 +96,17 @@ pub(crate) fn table_name(level: u8, first: u64) -> String {
     format!("l{level}_{first:020}.tbl")
 }
 
-/// Writes a file whole: beside, synced, renamed. The caller syncs the directory.
+/// Writes a file whole: beside, synced, renamed. The caller syncs the directory. Where that fails, for want of room or otherwise, nothing of it
+/// takes room.
 pub(crate) fn write_whole(stream: &Stream, path: &Path, bytes: &[u8]) -> Result<()> {
     let beside = temporary(path);
-    let file = stream.disk().open(&beside, Access::Create).map_err(StorageError::io("create", &beside))?;
-    file.write_all_at(bytes, 0).map_err(StorageError::io("write", &beside))?;
-    file.sync_data().map_err(StorageError::io("sync", &beside))?;
-    stream.disk().rename(&beside, path).map_err(StorageError::io("rename", &beside))
+    let write = || {
+        let file = stream.disk().open(&beside, Access::Create).map_err(StorageError::io("create", &beside))?;
+        file.write_all_at(bytes, 0).map_err(StorageError::io("write", &beside))?;
+        file.sync_data().map_err(StorageError::io("sync", &beside))?;
+        stream.disk().rename(&beside, path).map_err(StorageError::io("rename", &beside))
+    };
+    write().or_else(|error| remove(stream, &beside).and(Err(error)))
 }
 
 /// The name of a file that is not whole yet.

@@ -54,6 +54,14 @@ impl OpenPart {
         }
     }
 
+    /// Its first sequence.
+    pub(crate) fn first(&self) -> u64 {
+        match self {
+            Self::Segment(segment) => segment.range().0,
+            Self::Table(table) => table.range().0,
+        }
+    }
+
     /// Calls `visit` with every record of a series within the bounds, in order.
     pub(crate) fn scan(
         &self,

@@ -243,10 +243,11 @@ impl Store {
     /// Records behind the store's end.
     fn scan_log(&mut self, bounds: &ScanBounds, mut visit: impl FnMut(u64, &RecordRef<'_>) -> ControlFlow<()>) -> Result<()> {
         let from = (self.stored() + 1).max(*bounds.sequences.start());
-        if from > *bounds.sequences.end() || self.log.oldest()?.is_none() {
+        if from > *bounds.sequences.end() {
             return Ok(());
         }
-        let from = from.max(self.log.oldest()?.unwrap_or(1));
+        let Some(oldest) = self.log.oldest()? else { return Ok(()) };
+        let from = from.max(oldest);
         let end = *bounds.sequences.end();
         self.log.walk(from, |sequence, record| {
             if sequence > end {
@@ -359,8 +360,13 @@ impl Store {
     /// # Errors
     /// As [`Self::scan`].
     pub fn find(&mut self, id: EventId, mut visit: impl FnMut(u64, &RecordRef<'_>) -> ControlFlow<()>) -> Result<()> {
-        let stored = self.over_parts(&ScanBounds::ALL, |part, _, space| {
-            for sequence in part.find(id, space)? {
+        // A venue that does not number its trades has none to ask for.
+        if matches!(id, EventId::Trade { trade_id: 0, .. }) {
+            return Ok(());
+        }
+        let stored = self.over_parts(&ScanBounds::ALL, |part, bounds, space| {
+            // A part that came into the place of others has what was seen in those.
+            for sequence in part.find(id, space)?.into_iter().filter(|sequence| bounds.sequences.contains(sequence)) {
                 if visit(sequence, &part.get(sequence, space)?).is_break() {
                     return Ok(ControlFlow::Break(()));
                 }
@@ -382,11 +388,26 @@ impl Store {
     /// As [`Self::scan`].
     pub fn series(&mut self) -> Result<BTreeMap<Series, u64>> {
         let mut counts = BTreeMap::new();
+        let mut tries = 0;
+        loop {
+            let is_counted = self.over_parts(&ScanBounds::ALL, |part, bounds, _| {
+                if part.first() < *bounds.sequences.start() {
+                    // It came into the place of others, of which some were counted.
+                    return Ok(ControlFlow::Break(()));
+                }
+                part.count_series(|series, more| *counts.entry(series).or_insert(0) += more);
+                Ok(ControlFlow::Continue(()))
+            })?;
+            if is_counted.is_continue() {
+                break;
+            }
+            tries += 1;
+            if tries > TRIES_MAX {
+                return Err(StorageError::corrupt(&self.stream.path("store"), 0, "it was compacted faster than it was counted: ask again"));
+            }
+            counts.clear();
+        }
         let mut count = |series, more| *counts.entry(series).or_insert(0) += more;
-        let _ = self.over_parts(&ScanBounds::ALL, |part, _, _| {
-            part.count_series(&mut count);
-            Ok(ControlFlow::Continue(()))
-        })?;
         self.scan_log(&ScanBounds::ALL, |_, record| {
             count(Series::of(record), 1);
             ControlFlow::Continue(())

@@ -10,13 +10,16 @@
 //! is stopped meanwhile: what compaction or retention takes away between looking and linking is looked for again. A snapshot without its last
 //! file is one that was not finished. Any command reads a snapshot as it reads a bus, and the first writer of a restored one goes on behind it.
 
-use super::files::{StoreFiles, remove, sync_dir};
+use super::{
+    files::{StoreFiles, remove, sync_dir},
+    listing::names_of,
+};
 use crate::{
     bus::{Bus, EpochState, Stream, is_name},
     disk::Access,
     error::{Result, StorageError},
     journal::JournalCopy,
-    manifest::{Manifest, Version, read_manifest},
+    manifest::{Manifest, Version, read_manifest, tree_version},
     registry::{Registry, copy_registry},
     retention::note_kept,
     small_file,
@@ -70,10 +73,7 @@ pub fn create_snapshot(stream: &Stream, name: &str, ts_now: u64) -> Result<Snaps
 /// What the file system says, and [`StorageError::Corrupt`] where one's file is damaged.
 pub fn list_snapshots(stream: &Stream) -> Result<Vec<Snapshot>> {
     let directory = StoreFiles::new(stream).snapshots();
-    let names = match stream.disk().list(&directory) {
-        Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Ok(Vec::new()),
-        other => other.map_err(StorageError::io("list", &directory))?,
-    };
+    let names = names_of(stream, &directory)?;
     let mut snapshots = Vec::new();
     for name in names {
         let path = directory.join(&name);
@@ -89,12 +89,19 @@ pub fn list_snapshots(stream: &Stream) -> Result<Vec<Snapshot>> {
 /// Makes a new bus of a snapshot, in a directory that is empty or not there. Publishing to it goes on behind its last record.
 ///
 /// # Errors
-/// [`StorageError::NoSnapshot`], [`StorageError::BusExists`] where the directory has a bus, damage, and what the file system says.
+/// [`StorageError::NoSnapshot`], [`StorageError::BusExists`] where the directory has a bus, [`StorageError::NotEmpty`] where it has anything
+/// else, damage, and what the file system says.
 pub fn restore_snapshot(stream: &Stream, name: &str, to: &Path) -> Result<Snapshot> {
     let no_snapshot = || StorageError::NoSnapshot { name: name.to_owned(), path: stream.directory().to_owned() };
     let snapshot = list_snapshots(stream)?.into_iter().find(|snapshot| snapshot.name == name).ok_or_else(no_snapshot)?;
     if small_file::read(stream.disk(), &to.join("bus.id"), "bus")?.is_some() {
         return Err(StorageError::BusExists { path: to.to_owned() });
+    }
+    // Whatever is there is somebody's: a copy that is begun anew clears only what it made itself.
+    match stream.disk().list(to) {
+        Ok(names) if !names.is_empty() => return Err(StorageError::NotEmpty { path: to.to_owned() }),
+        Err(error) if error.kind() != std::io::ErrorKind::NotFound => return Err(StorageError::io("list", to)(error)),
+        _ => {}
     }
     let source = Bus::open_on(stream.bus().shared_disk(), &snapshot.path)?.stream(stream.name());
     let (first, last) = copy_until_whole(&source, to)?;
@@ -116,6 +123,27 @@ pub fn delete_snapshot(stream: &Stream, name: &str) -> Result<()> {
     remove_tree(stream, &path)
 }
 
+/// Deletes what was begun under names that begin so, and not finished: its files keep their room. The caller is the only one who makes
+/// snapshots of such names. Returns how many there were.
+///
+/// # Errors
+/// What the file system says.
+pub fn delete_unfinished_snapshots(stream: &Stream, name_prefix: &str) -> Result<u64> {
+    let directory = StoreFiles::new(stream).snapshots();
+    let mut deleted = 0;
+    for name in names_of(stream, &directory)?.iter().filter(|name| is_name(name) && name.starts_with(name_prefix)) {
+        let path = directory.join(name);
+        let file = path.join(FILE_NAME);
+        match stream.disk().open(&file, Access::Read) {
+            Err(error) if error.kind() == std::io::ErrorKind::NotFound => remove_tree(stream, &path)?,
+            Err(error) => return Err(StorageError::io("open", &file)(error)),
+            Ok(_) => continue,
+        }
+        deleted += 1;
+    }
+    Ok(deleted)
+}
+
 const FILE_NAME: &str = "snapshot";
 
 impl Snapshot {
@@ -135,29 +163,69 @@ impl Snapshot {
 fn copy_until_whole(stream: &Stream, to: &Path) -> Result<(u64, u64)> {
     let mut tries = 0;
     loop {
-        remove_tree(stream, to)?;
-        match copy_stream(stream, to) {
-            // Retention or compaction was faster.
-            Err(StorageError::Io { source, .. }) if source.kind() == std::io::ErrorKind::NotFound && tries < TRIES_MAX => tries += 1,
-            other => return other,
+        clear(stream, to)?;
+        let before = Moment::of(stream)?;
+        let error = match copy_stream(stream, to) {
+            Ok(copied) if copied.is_whole || tries >= TRIES_MAX || Moment::of(stream)? == before => return Ok((copied.first, copied.last)),
+            Ok(_) => None,
+            Err(error) => Some(error),
+        };
+        // Retention or compaction was faster, or a writer came or went.
+        let is_gone = matches!(&error, Some(StorageError::Io { source, .. }) if source.kind() == std::io::ErrorKind::NotFound);
+        let again = tries < TRIES_MAX && (error.is_none() || is_gone || Moment::of(stream)?.epoch != before.epoch);
+        match error {
+            Some(error) if !again => {
+                // Its files would keep their room without being of use to anybody.
+                clear(stream, to)?;
+                return Err(error);
+            }
+            _ => tries += 1,
         }
     }
 }
 
-fn copy_stream(stream: &Stream, to: &Path) -> Result<(u64, u64)> {
+/// What has to stay while a copy is made, or the copy may have a hole where there is none.
+#[derive(Debug, PartialEq, Eq)]
+struct Moment {
+    epoch: Option<EpochState>,
+    stored: u64,
+}
+
+impl Moment {
+    fn of(stream: &Stream) -> Result<Self> {
+        Ok(Self { epoch: stream.epoch()?, stored: seq_stored(stream)? })
+    }
+}
+
+/// A stream that was copied.
+#[derive(Debug)]
+struct Copied {
+    first: u64,
+    last: u64,
+    /// Whether the log begins where the store ends, or before.
+    is_whole: bool,
+}
+
+fn copy_stream(stream: &Stream, to: &Path) -> Result<Copied> {
     let disk = stream.disk();
     let no_stream = || StorageError::NoStream { path: stream.bus().directory().to_owned(), stream: stream.name().to_owned() };
     let epoch = stream.epoch()?.ok_or_else(no_stream)?;
-    let bus = stream.bus().found_copy(to)?;
+    let bus = stream.bus().begin_copy(to)?;
     let copy = bus.stream(stream.name());
+    if stream.is_private()? {
+        copy.make_private()?;
+    }
     disk.create_dir_all(copy.directory()).map_err(StorageError::io("create", copy.directory()))?;
     // The mark before the manifest: the manifest may have more.
     let stored = seq_stored(stream)?;
-    if let Some(text) = read_manifest(stream, &StoreFiles::new(stream).manifest())? {
-        copy_store(stream, &copy, &text.version)?;
+    let version = read_manifest(stream, &StoreFiles::new(stream).manifest())?.map(|text| text.version);
+    if let Some(version) = &version {
+        copy_store(stream, &copy, version)?;
         note_stored(&copy, stored)?;
     }
     copy_log(stream, &copy)?;
+    let log_first = list_segments(&copy)?.first().copied();
+    let is_whole = version.zip(log_first).is_none_or(|(version, first)| version.parts.is_empty() || first <= version.last() + 1);
     copy_registry(stream, &copy)?;
     // Whatever is in these files was durable; the recovery finds where that ends.
     copy.set_epoch(EpochState { closed_at: None, ..epoch }.settled(epoch.after))?;
@@ -166,7 +234,9 @@ fn copy_stream(stream: &Stream, to: &Path) -> Result<(u64, u64)> {
     sync_dir(stream, to)?;
     let first = crate::LogReader::open(&copy)?.oldest()?.unwrap_or(0);
     Registry::open(&copy)?;
-    Ok((first, tail.last_sequence))
+    // Last: what a kill leaves of a restore is no bus, that somebody would begin to write from its first record on.
+    bus.note_identity()?;
+    Ok(Copied { first, last: tail.last_sequence, is_whole })
 }
 
 /// Links every file of the store that the version names.
@@ -178,9 +248,10 @@ fn copy_store(stream: &Stream, copy: &Stream, version: &Version) -> Result<()> {
             link_or_copy(stream, from, &to)?;
         }
     }
-    let names = stream.disk().list(&from.state()).map_err(StorageError::io("list", &from.state()))?;
-    for name in names.iter().filter(|name| name.ends_with(".sst")) {
-        link_or_copy(stream, &from.state().join(name), &to.state().join(name))?;
+    // By name: one that compaction has taken away since is missed, and everything is looked for again.
+    for table in tree_version(version, &from.manifest())?.tables() {
+        let name = table.file_name();
+        link_or_copy(stream, &from.state().join(&name), &to.state().join(&name))?;
     }
     for directory in [to.segments(), to.tables(), to.state()] {
         sync_dir(copy, &directory)?;
@@ -208,7 +279,7 @@ fn copy_log(stream: &Stream, copy: &Stream) -> Result<()> {
     Ok(())
 }
 
-/// Copies pages up to the first that has no seal that holds; how many.
+/// Copies pages up to the first that is not complete, as far as that is sealed; how many.
 fn copy_sealed(stream: &Stream, from: &Path, to: &Path) -> Result<u64> {
     let source = stream.disk().open(from, Access::Read).map_err(StorageError::io("open", from))?;
     let page_count = source.length().map_err(StorageError::io("read", from))? / PAGE_BYTES as u64;
@@ -217,13 +288,19 @@ fn copy_sealed(stream: &Stream, from: &Path, to: &Path) -> Result<u64> {
     for page_number in 0..page_count {
         let offset = page_number * PAGE_BYTES as u64;
         // The writer may be writing this very page: its seals say whether what was read is whole.
-        let is_sealed = (0..SEALED_LOOKS_MAX)
-            .any(|_| source.read_exact_at(page.bytes_mut(), offset).is_ok() && matches!(validate(page.bytes()), Validity::Valid(_)));
-        if !is_sealed {
-            target.sync_data().map_err(StorageError::io("sync", to))?;
-            return Ok(page_number);
+        let sealed =
+            (0..SEALED_LOOKS_MAX).find_map(|_| match source.read_exact_at(page.bytes_mut(), offset).map(|()| validate(page.bytes())) {
+                Ok(Validity::Valid(page)) => Some(page.seal.complete == 1),
+                _ => None,
+            });
+        if sealed.is_some() {
+            target.write_all_at(page.bytes(), offset).map_err(StorageError::io("write", to))?;
         }
-        target.write_all_at(page.bytes(), offset).map_err(StorageError::io("write", to))?;
+        // Nothing lies behind a page that is not complete: what is there now was written since it was read.
+        if sealed != Some(true) {
+            target.sync_data().map_err(StorageError::io("sync", to))?;
+            return Ok(page_number + u64::from(sealed.is_some()));
+        }
     }
     target.sync_data().map_err(StorageError::io("sync", to))?;
     Ok(page_count)
@@ -256,16 +333,23 @@ pub(crate) fn link_or_copy(stream: &Stream, from: &Path, to: &Path) -> Result<()
 
 /// Removes a directory and what is in it; none is no error.
 fn remove_tree(stream: &Stream, path: &Path) -> Result<()> {
-    let names = match stream.disk().list(path) {
-        Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Ok(()),
-        other => other.map_err(StorageError::io("list", path))?,
-    };
-    for name in names {
+    clear(stream, path)?;
+    match stream.disk().remove_dir(path) {
+        Err(error) if error.kind() != std::io::ErrorKind::NotFound => Err(StorageError::io("remove", path)(error)),
+        _ => Ok(()),
+    }
+}
+
+/// Removes what is in a directory; none is no error. A link goes, and not what it leads to.
+fn clear(stream: &Stream, path: &Path) -> Result<()> {
+    for name in names_of(stream, path)? {
         let path = path.join(name);
+        let Err(error) = stream.disk().remove(&path) else { continue };
         match stream.disk().list(&path) {
             Ok(_) => remove_tree(stream, &path)?,
-            Err(_) => remove(stream, &path)?,
+            Err(_) if error.kind() == std::io::ErrorKind::NotFound => {}
+            Err(_) => return Err(StorageError::io("remove", &path)(error)),
         }
     }
-    stream.disk().remove_dir(path).map_err(StorageError::io("remove", path))
+    Ok(())
 }

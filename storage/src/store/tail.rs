@@ -289,8 +289,9 @@ impl StoreTail {
         let version = self.manifest.version();
         let Some(part) = version.parts.first().copied().filter(|_| version.parts.len() > 1) else { return Ok(StoreStep::Idle) };
         let bytes: u64 = version.parts.iter().map(|part| part.span.bytes).sum();
-        let has_time = part.span.ts_min <= part.span.ts_max;
-        let is_old = self.settings.age_ns_max.is_some_and(|age| has_time && ts_now.saturating_sub(part.span.ts_max) > age);
+        // A part whose records have no times, as of a writer that wrote nothing but its start, is as old as the one behind it.
+        let ts_max = version.parts.iter().find(|part| part.span.ts_min <= part.span.ts_max).map(|part| part.span.ts_max);
+        let is_old = self.settings.age_ns_max.zip(ts_max).is_some_and(|(age, ts_max)| ts_now.saturating_sub(ts_max) > age);
         let is_much = self.settings.bytes_max.is_some_and(|bytes_max| bytes > bytes_max);
         // What it amounts to is kept: the state takes it in first.
         if (!is_old && !is_much) || self.state.sequence() < part.span.last {

@@ -6,7 +6,8 @@ use crate::{
 };
 use std::path::Path;
 use tapewire_storage::{
-    Bus, StorageError, StoreSettings, StreamWriter, create_snapshot, delete_snapshot, list_snapshots, restore_snapshot, verify_stream,
+    Bus, StorageError, StoreSettings, StreamWriter, create_snapshot, delete_snapshot, delete_unfinished_snapshots, list_snapshots,
+    restore_snapshot, verify_stream,
 };
 
 /// What is in a bus is right; its last sequence.
@@ -64,6 +65,64 @@ fn a_snapshot_outlives_its_store_and_goes_on() {
     remove_memory(&bus);
     // The original knows nothing of that.
     assert_eq!(check_all(&test.bus, tapewire_storage::LogReader::open(&stream).unwrap().oldest().unwrap().unwrap(), &[1]), last);
+}
+
+/// Whatever lies where a snapshot is to be restored stays as it is: files, directories, and what a link leads to.
+#[test]
+fn a_restore_takes_nothing_away() {
+    let test = TestBus::in_memory();
+    let stream = test.bus.stream(STREAM);
+    written(&test.bus, 2);
+    create_snapshot(&stream, "one", 7).unwrap();
+    let elsewhere = tempfile::tempdir_in("/dev/shm").unwrap();
+    let (to, kept) = (elsewhere.path().join("to"), elsewhere.path().join("kept"));
+    for directory in [&to, &kept] {
+        std::fs::create_dir(directory).unwrap();
+    }
+    std::fs::write(kept.join("file"), "mine").unwrap();
+    std::os::unix::fs::symlink(&kept, to.join("link")).unwrap();
+    for to in [&kept, &to, &stream.directory().to_owned()] {
+        assert!(matches!(restore_snapshot(&stream, "one", to), Err(StorageError::NotEmpty { path }) if path == *to));
+    }
+    assert_eq!(std::fs::read(kept.join("file")).unwrap(), b"mine");
+    // A link within a snapshot goes with it, what it leads to does not.
+    let snapshot = list_snapshots(&stream).unwrap().remove(0);
+    std::os::unix::fs::symlink(&kept, snapshot.path.join("link")).unwrap();
+    delete_snapshot(&stream, "one").unwrap();
+    assert!(!snapshot.path.exists() && kept.join("file").exists());
+}
+
+/// What a kill leaves of a snapshot is none, keeps no room, and does not stand in the way of others.
+#[test]
+fn what_was_not_finished_goes() {
+    let test = TestBus::in_memory();
+    let stream = test.bus.stream(STREAM);
+    written(&test.bus, 2);
+    let [begun, whole, other] = ["auto-1", "auto-2", "mine"].map(|name| create_snapshot(&stream, name, 7).unwrap());
+    for snapshot in [&begun, &other] {
+        std::fs::remove_file(snapshot.path.join("snapshot")).unwrap();
+    }
+    assert_eq!(delete_unfinished_snapshots(&stream, "auto-").unwrap(), 1);
+    assert!(!begun.path.exists() && other.path.exists());
+    assert_eq!(list_snapshots(&stream).unwrap(), [whole]);
+    assert_eq!(delete_unfinished_snapshots(&stream, "auto-").unwrap(), 0);
+    assert_eq!(create_snapshot(&stream, "mine", 7).unwrap(), other);
+}
+
+/// What nobody else may read is nobody else's in a copy either.
+#[test]
+fn a_copy_of_a_private_stream_is_private() {
+    let test = TestBus::in_memory();
+    let stream = test.bus.stream(STREAM);
+    stream.make_private().unwrap();
+    written(&test.bus, 2);
+    let snapshot = create_snapshot(&stream, "one", 7).unwrap();
+    let elsewhere = tempfile::tempdir_in("/dev/shm").unwrap();
+    let to = elsewhere.path().join("restored");
+    restore_snapshot(&stream, "one", &to).unwrap();
+    for path in [&snapshot.path, &to] {
+        assert!(Bus::open(path).unwrap().stream(STREAM).is_private().unwrap(), "{}", path.display());
+    }
 }
 
 /// Made while the writer writes: everything that was durable before is in it, and it ends where an event may be cut.

@@ -69,3 +69,22 @@ fn what_is_stored_outlives_the_log() {
     assert_eq!(tail.work(0).unwrap(), StoreStep::Idle);
     assert_eq!((tail.counters().orphans, tail.seq_stored()), (0, last));
 }
+
+/// Who asks for what the store gave up is told what it still has, and not where the log begins.
+#[test]
+fn the_oldest_is_what_the_store_still_has() {
+    let test = TestBus::in_memory();
+    written(&test.bus, 6);
+    let mut tail = open(&test.bus, hot());
+    settle(&mut tail);
+    let stored: u64 = tapewire_storage::Store::open(&test.bus.stream(STREAM)).unwrap().levels().iter().map(|level| level.bytes).sum();
+    prune(&test.bus);
+    drop(tail);
+    let mut tail = open(&test.bus, StoreSettings { bytes_max: Some(stored / 2), ..hot() });
+    assert!(settle(&mut tail).iter().any(|step| matches!(step, StoreStep::Dropped { .. })));
+    let mut log = LogReader::open(&test.bus.stream(STREAM)).unwrap();
+    let kept = log.oldest().unwrap().unwrap();
+    let segments = names_with(test.bus.stream(STREAM).directory(), ".log");
+    assert!(kept > 1 && !segments.iter().any(|name| *name == format!("wal_{kept:020}.log")), "the store reaches back behind the log");
+    assert!(matches!(log.seek(1), Err(StorageError::Pruned { wanted: 1, oldest }) if oldest == kept));
+}

@@ -9,7 +9,7 @@ use std::{collections::BTreeMap, ops::ControlFlow};
 use tapewire_schemas::{
     AccountUpdate, BookRef, Currency, Event, Level, OrderId, OrderState, OrderUpdate, Payload, Quote, RecordRef, Side, Stamp, Trade,
 };
-use tapewire_storage::{Bus, EventId, ScanBounds, Series, StorageError, Store, StoreSettings, StreamWriter};
+use tapewire_storage::{Bus, EventId, ScanBounds, Series, StorageError, Store, StoreSettings, StoreStep, StreamWriter};
 use zerocopy::IntoBytes;
 
 const INSTRUMENTS: u32 = 7;
@@ -194,4 +194,32 @@ fn every_question_is_answered_wherever_the_records_are() {
     prune(&test.bus);
     check(&test.bus, &model, &mut rng);
     assert!(tail.counters().seals > 1 && tail.counters().merges > 0, "{:?}", tail.counters());
+}
+
+/// What is asked for while compaction makes one table of those that were looked at and those that were not is told once.
+#[test]
+fn what_compaction_puts_together_is_told_once() {
+    let test = TestBus::in_memory();
+    let writer = StreamWriter::open(&test.bus, STREAM, &settings()).unwrap();
+    let mut sequencer = TestSequencer::new(&writer);
+    append_market(&mut sequencer, &mut Rng::with_seed(3), 20_000);
+    sequencer.close(writer);
+    let model = Model::read(&test.bus);
+    let only_tables = StoreSettings { merged_record_bytes_max: u64::MAX, window_ns: u64::MAX, ..cold() };
+    let mut tail = open(&test.bus, only_tables);
+    settle(&mut tail);
+    prune(&test.bus);
+    assert!(tail.counters().seals > 2 && tail.counters().merges == 0, "{:?}", tail.counters());
+    let mut store = Store::open(&test.bus.stream(STREAM)).unwrap();
+    let id = EventId::Account(1);
+    let mut found = Vec::new();
+    let ask = |sequence, record: &RecordRef<'_>| {
+        found.push((sequence, record.bytes().to_vec()));
+        while tail.work_through().unwrap() != StoreStep::Idle {}
+        ControlFlow::Continue(())
+    };
+    store.find(id, ask).unwrap();
+    assert_eq!(tail.counters().merges, 1);
+    assert_eq!(found, model.select(|_, record| id.is_of(record)));
+    assert!(collect(|visit| store.find(EventId::Trade { instrument_id: 1, trade_id: 0 }, visit)).is_empty());
 }
