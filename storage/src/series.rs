@@ -24,6 +24,12 @@ impl Series {
         Self { kind, id }
     }
 
+    /// As numbers that sort.
+    #[must_use]
+    pub(crate) fn wire(self) -> (u32, u32) {
+        (self.kind as u32, self.id)
+    }
+
     /// By kind, then id.
     #[must_use]
     #[inline]

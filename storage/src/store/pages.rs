@@ -128,10 +128,6 @@ impl StorePages {
         (!version.parts.is_empty()).then(|| (version.kept_from, version.last()))
     }
 
-    pub(crate) fn refresh(&mut self) -> Result<bool> {
-        self.store.refresh()
-    }
-
     /// Makes the page with a sequence current; `false` where the store does not have it.
     pub(crate) fn seek(&mut self, sequence: u64) -> Result<bool> {
         let is_here = |(part, _): &(Part, OpenPart)| (part.span.first..=part.span.last).contains(&sequence);

@@ -8,7 +8,7 @@ use crate::{
     level0::{Level0, ScanBounds},
     manifest::Part,
     series::Series,
-    table::{BlockCache, FindSpace, Key, PointSpace, ScanSpace, Table, TablePages, Window},
+    table::{BlockCache, FindSpace, PointSpace, ScanSpace, Table, TablePages, Window},
 };
 use std::{ops::ControlFlow, sync::Arc};
 use tapewire_schemas::{Kind, PageView, RecordRef};
@@ -71,7 +71,7 @@ impl OpenPart {
     ) -> Result<ControlFlow<()>> {
         match self {
             Self::Segment(segment) => segment.scan(series, bounds, visit),
-            Self::Table(table) => table.scan(key(series), &window(bounds), &mut space.scan, visit),
+            Self::Table(table) => table.scan(series, &window(bounds), &mut space.scan, visit),
         }
     }
 
@@ -92,7 +92,7 @@ impl OpenPart {
             Self::Segment(segment) => {
                 segment.get(sequence, &mut space.words).map(|record| Some(record).filter(|it| Series::of(it) == series))
             }
-            Self::Table(table) => table.get(key(series), sequence, &mut space.point),
+            Self::Table(table) => table.get(series, sequence, &mut space.point),
         }
     }
 
@@ -100,7 +100,7 @@ impl OpenPart {
     pub(crate) fn latest(&self, series: Series) -> Result<Option<u64>> {
         match self {
             Self::Segment(segment) => segment.latest(series),
-            Self::Table(table) => Ok(table.latest_sequence(key(series))),
+            Self::Table(table) => Ok(table.latest_sequence(series)),
         }
     }
 
@@ -108,7 +108,7 @@ impl OpenPart {
     pub(crate) fn count_series(&self, mut count: impl FnMut(Series, u64)) {
         match self {
             Self::Segment(segment) => segment.all_series().for_each(|(series, records)| count(series, records)),
-            Self::Table(table) => table.count_keys(|key, records| count(Series { kind: key.kind, id: key.id }, records)),
+            Self::Table(table) => table.count_keys(count),
         }
     }
 
@@ -128,8 +128,7 @@ impl OpenPart {
             EventId::Order(order_id) => table.find_order(&order_id, &mut space.find, |sequence, _| found.push(sequence))?,
             EventId::Account(account_id) => {
                 for kind in [Kind::AccountUpdate, Kind::OrderUpdate] {
-                    let key = Key { kind, id: account_id };
-                    let _ = table.scan(key, &Window::ALL, &mut space.scan, |sequence, _| {
+                    let _ = table.scan(Series { kind, id: account_id }, &Window::ALL, &mut space.scan, |sequence, _| {
                         found.push(sequence);
                         ControlFlow::Continue(())
                     })?;
@@ -164,10 +163,6 @@ impl OpenPart {
             Self::Table(_) => page.table.page(),
         }
     }
-}
-
-fn key(series: Series) -> Key {
-    Key { kind: series.kind, id: series.id }
 }
 
 fn window(bounds: &ScanBounds) -> Window {

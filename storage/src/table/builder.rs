@@ -3,14 +3,14 @@
 use super::{
     block::{BLOCK_HEAD_BYTES, BLOCK_NUMBERS, BLOCK_ROWS_MAX, BlockHead, Coding},
     column::{self, HEAD_BYTES, Way},
-    shape::{COMMON, Key, LEVEL_END, columns, first_word, id_number, is_book, is_by_account, other, row_columns},
+    shape::{COMMON, LEVEL_END, Series, columns, first_word, id_number, is_book, is_by_account, other, row_columns},
 };
 use tapewire_schemas::{Body, BookRef, RECORD_HEADER_BYTES, RecordRef};
 
 /// Rows that become a block.
 #[derive(Debug)]
 pub(super) struct BlockBuilder {
-    key: Key,
+    key: Series,
     /// By column.
     rows: Vec<Vec<u64>>,
     /// Prices as what they are more than the one before, or less in a book's bids.
@@ -24,7 +24,7 @@ pub(super) struct BlockBuilder {
 const NOTHING: (u64, u64) = (u64::MAX, 0);
 
 impl BlockBuilder {
-    pub(super) fn new(key: Key) -> Self {
+    pub(super) fn new(key: Series) -> Self {
         let rows = vec![Vec::new(); row_columns(key.kind)];
         Self { key, rows, level_prices: Vec::new(), level_quantities: Vec::new(), base_price: 0, ts: NOTHING, ids: NOTHING }
     }

@@ -6,7 +6,7 @@ use super::{
     order,
     reader::Table,
     rows::Columns,
-    shape::{Key, id_number},
+    shape::{Series, id_number},
 };
 use crate::{
     error::{Reason, StorageError},
@@ -140,7 +140,7 @@ impl Table {
             columns.write(row, words.as_mut_bytes());
             let record = RecordRef::new(words.as_bytes(), sequence);
             let record = record.map_err(|error| corrupt(format!("record {sequence} is not valid: {error}").into()))?;
-            if sequence <= before || Key::of(&record).wire() != entry.key() {
+            if sequence <= before || Series::of(&record).wire() != entry.key() {
                 return Err(corrupt(format!("record {sequence} does not belong where it is").into()));
             }
             before = sequence;

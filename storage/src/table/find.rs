@@ -5,7 +5,7 @@ use super::{
     point::PointSpace,
     reader::Table,
     rows::Columns,
-    shape::{Key, first_word, order_number},
+    shape::{Series, first_word, order_number},
 };
 use crate::{error::Result, filter::Filter};
 use std::sync::atomic::Ordering;
@@ -57,7 +57,7 @@ impl Table {
         if trade_id == 0 || !self.may_have_trade(instrument_id, trade_id)? {
             return Ok(());
         }
-        let key = Key { kind: Kind::Trade, id: instrument_id };
+        let key = Series { kind: Kind::Trade, id: instrument_id };
         let blocks = (0..self.stripes().len()).flat_map(|stripe| self.footer.blocks_of(stripe, key));
         let may_have = |block: &usize| self.footer.entries[*block].may_have_id(trade_id);
         self.find_in(blocks.filter(may_have), &[(TRADE_ID, trade_id)], space, visit)

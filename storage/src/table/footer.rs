@@ -11,7 +11,7 @@
 use super::{
     block::{BLOCK_ROWS_MAX, BlockHead},
     order,
-    shape::Key,
+    shape::Series,
 };
 use crate::error::Reason;
 use std::ops::Range;
@@ -311,7 +311,7 @@ impl Footer {
     }
 
     /// The blocks of a key in a stripe, by their numbers in the directory.
-    pub(super) fn blocks_of(&self, stripe: usize, key: Key) -> Range<usize> {
+    pub(super) fn blocks_of(&self, stripe: usize, key: Series) -> Range<usize> {
         let (all, key) = (self.stripes[stripe].entries(), key.wire());
         let entries = &self.entries[all.clone()];
         let from = entries.partition_point(|entry| entry.key() < key);

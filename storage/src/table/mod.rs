@@ -1,7 +1,7 @@
 //! Event tables: records that will not change any more, as columns.
 //!
 //! A table holds a run of the stream. It is divided into *stripes* of consecutive records of one epoch; in a stripe the records of each
-//! kind and instrument (or account: see [`Key`]) are together, in blocks of columns ([`block`]). So one instrument's history is read without
+//! kind and instrument (or account: see [`crate::Series`]) are together, in blocks of columns ([`block`]). So one instrument's history is read without
 //! the others', and the whole stream in order by putting the records of one stripe back in their places ([`pages`]). A block is small, and
 //! each of its columns is read from any place on: a record costs one read of the file, and a run of each column.
 
@@ -39,6 +39,5 @@ pub(crate) use pages::TablePages;
 pub(crate) use point::PointSpace;
 pub(crate) use reader::Table;
 pub(crate) use scan::{Batch, Field, ScanSpace, Window};
-pub(crate) use shape::Key;
 pub use sound::{TableReport, check_table};
 pub use writer::{TableStart, TableWriter};

@@ -6,7 +6,7 @@ use super::{
     footer::{Entry, Footer, Head, Stripe},
     order,
     point::PointSpace,
-    shape::Key,
+    shape::Series,
 };
 use crate::{
     bus::Stream,
@@ -154,7 +154,7 @@ impl Table {
     }
 
     /// The record of a sequence whose key is known, in one read at most; `None` where that sequence is not one of the key's.
-    pub(crate) fn get<'a>(&self, key: Key, sequence: u64, space: &'a mut PointSpace) -> Result<Option<RecordRef<'a>>> {
+    pub(crate) fn get<'a>(&self, key: Series, sequence: u64, space: &'a mut PointSpace) -> Result<Option<RecordRef<'a>>> {
         let Some(stripe) = self.footer.stripe_of(sequence) else { return Ok(None) };
         self.get_in(self.footer.blocks_of(stripe, key), sequence, space)
     }
@@ -213,27 +213,27 @@ impl Table {
     }
 
     /// Whether it has records of a key.
-    pub(crate) fn contains(&self, key: Key) -> bool {
+    pub(crate) fn contains(&self, key: Series) -> bool {
         (0..self.stripes().len()).any(|stripe| !self.footer.blocks_of(stripe, key).is_empty())
     }
 
     /// Sequence of the last record of a key.
-    pub(crate) fn latest_sequence(&self, key: Key) -> Option<u64> {
+    pub(crate) fn latest_sequence(&self, key: Series) -> Option<u64> {
         let last = (0..self.stripes().len()).rev().find_map(|stripe| self.footer.blocks_of(stripe, key).last());
         last.map(|block| self.footer.entries[block].last_sequence)
     }
 
     /// Tells every key and the number of its records, once for each block.
-    pub(crate) fn count_keys(&self, mut count: impl FnMut(Key, u64)) {
+    pub(crate) fn count_keys(&self, mut count: impl FnMut(Series, u64)) {
         for entry in &self.footer.entries {
             if let Some(kind) = u8::try_from(entry.kind).ok().and_then(Kind::from_wire) {
-                count(Key { kind, id: entry.id }, u64::from(entry.row_count));
+                count(Series { kind, id: entry.id }, u64::from(entry.row_count));
             }
         }
     }
 
     /// The last record of a key.
-    pub(crate) fn latest<'a>(&self, key: Key, space: &'a mut PointSpace) -> Result<Option<RecordRef<'a>>> {
+    pub(crate) fn latest<'a>(&self, key: Series, space: &'a mut PointSpace) -> Result<Option<RecordRef<'a>>> {
         let last = (0..self.stripes().len()).rev().find_map(|stripe| self.footer.blocks_of(stripe, key).last());
         last.map_or(Ok(None), |block| self.get_in(block..block + 1, self.footer.entries[block].last_sequence, space))
     }

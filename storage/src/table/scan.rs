@@ -4,7 +4,7 @@ use super::{
     footer::Entry,
     reader::Table,
     rows::Columns,
-    shape::{BIDS, Key, LEVEL_END, VENUE_SEQ_FIRST, VENUE_SEQ_LAST, body_words, first_word, is_book, other},
+    shape::{BIDS, LEVEL_END, Series, VENUE_SEQ_FIRST, VENUE_SEQ_LAST, body_words, first_word, is_book, other},
 };
 use crate::error::{Result, StorageError};
 use std::ops::{ControlFlow, Range, RangeInclusive};
@@ -106,7 +106,7 @@ impl<'a> Batch<'a> {
 
 impl Table {
     /// The blocks of a key that may have some of a window's records, in order.
-    fn blocks_in<'a>(&'a self, key: Key, window: &'a Window) -> impl Iterator<Item = &'a Entry> {
+    fn blocks_in<'a>(&'a self, key: Series, window: &'a Window) -> impl Iterator<Item = &'a Entry> {
         let stripes = self.stripes();
         let from = stripes.partition_point(|stripe| stripe.last_sequence() < *window.sequences.start());
         let to = stripes.partition_point(|stripe| stripe.first_sequence <= *window.sequences.end()).max(from);
@@ -117,7 +117,7 @@ impl Table {
     /// Calls `visit` with every record of a key in a window, in order, until it breaks.
     pub(crate) fn scan(
         &self,
-        key: Key,
+        key: Series,
         window: &Window,
         space: &mut ScanSpace,
         mut visit: impl FnMut(u64, &RecordRef<'_>) -> ControlFlow<()>,
@@ -150,7 +150,7 @@ impl Table {
     /// [`StorageError::Setting`] for a field that the kind does not have, and damage.
     pub(crate) fn scan_columns(
         &self,
-        (key, window): (Key, &Window),
+        (key, window): (Series, &Window),
         fields: &[Field],
         space: &mut ScanSpace,
         mut visit: impl FnMut(&Batch<'_>),

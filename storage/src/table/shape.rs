@@ -25,36 +25,8 @@ pub(super) const BASE_PRICE: usize = COMMON + 4;
 /// Columns of any kind at most.
 pub(super) const COLUMNS_MAX: usize = COMMON + 1 + 12;
 
-/// What a block's records have in common: a kind, and the account of kinds that belong to accounts, the instrument of all others.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub(crate) struct Key {
-    pub(crate) kind: Kind,
-    /// An `account_id` of updates of accounts and orders and of definitions of accounts, else an `instrument_id`.
-    pub(crate) id: u32,
-}
-
-impl Key {
-    /// The key of a record.
-    #[inline]
-    pub(crate) fn of(record: &RecordRef<'_>) -> Self {
-        let id = if is_by_account(record.kind()) { account_id(record) } else { record.instrument_id() };
-        Self { kind: record.kind(), id }
-    }
-
-    /// As numbers that sort.
-    pub(super) fn wire(self) -> (u32, u32) {
-        (self.kind as u32, self.id)
-    }
-}
-
-fn account_id(record: &RecordRef<'_>) -> u32 {
-    match record.body() {
-        Body::AccountUpdate(update) => update.account_id,
-        Body::OrderUpdate(update) => update.account_id,
-        Body::Account(account) => account.account_id,
-        _ => 0,
-    }
-}
+/// What a block's records have in common.
+pub(crate) use crate::series::Series;
 
 pub(super) fn is_by_account(kind: Kind) -> bool {
     matches!(kind, Kind::AccountUpdate | Kind::OrderUpdate | Kind::Account)

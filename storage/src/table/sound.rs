@@ -9,7 +9,7 @@ use super::{
     point::PointSpace,
     reader::Table,
     rows::Columns,
-    shape::{Key, id_number},
+    shape::{Series, id_number},
 };
 use crate::{
     bus::Stream,
@@ -134,7 +134,7 @@ fn widen(range: &mut (u64, u64), number: Option<u64>) {
 /// Checks that a record is its block's, that it is the same when it is read alone, and that the filters know it.
 fn check_record(table: &Table, entry: &Entry, record: &RecordRef<'_>, (sequence, point): (u64, &mut PointSpace)) -> Result<()> {
     let wrong = |what: &str| Err(table.corrupt(entry.offset, what));
-    if Key::of(record).wire() != entry.key() {
+    if Series::of(record).wire() != entry.key() {
         return wrong("a block has a record of another key");
     }
     let is_known = match record.body() {
@@ -145,7 +145,7 @@ fn check_record(table: &Table, entry: &Entry, record: &RecordRef<'_>, (sequence,
     if !is_known {
         return wrong("a filter denies a record");
     }
-    let alone = table.get(Key::of(record), sequence, point)?;
+    let alone = table.get(Series::of(record), sequence, point)?;
     if alone.is_some_and(|alone| alone.bytes() == record.bytes()) { Ok(()) } else { wrong("a record is another one when it is read alone") }
 }
 

@@ -6,7 +6,7 @@ use super::{
     ids::Ids,
     order,
     output::Output,
-    shape::Key,
+    shape::Series,
 };
 use crate::{
     bus::Stream,
@@ -45,8 +45,8 @@ pub struct TableWriter {
     compressor: Option<zstd::bulk::Compressor<'static>>,
     builders: Vec<BlockBuilder>,
     /// The builder of a key.
-    by_key: HashMap<Key, u32, BuildHasherDefault<KeyHasher>>,
-    last: Option<(Key, u32)>,
+    by_key: HashMap<Series, u32, BuildHasherDefault<KeyHasher>>,
+    last: Option<(Series, u32)>,
     /// Of every record of the open stripe, its builder.
     order: Vec<u64>,
     /// Keys that the open stripe has so far.
@@ -96,9 +96,9 @@ impl TableWriter {
             self.stripe.epoch = epoch;
         }
         let sequence = self.next_sequence();
-        let builder_number = self.builder(Key::of(record));
+        let builder_number = self.builder(Series::of(record));
         let builder = &mut self.builders[builder_number as usize];
-        if builder.row_count() == 0 && !self.finished.iter().any(|(entry, _)| entry.key() == Key::of(record).wire()) {
+        if builder.row_count() == 0 && !self.finished.iter().any(|(entry, _)| entry.key() == Series::of(record).wire()) {
             self.stripe_keys += 1;
         }
         builder.push(sequence, record);
@@ -122,7 +122,7 @@ impl TableWriter {
     }
 
     /// The number of a key's builder.
-    fn builder(&mut self, key: Key) -> u32 {
+    fn builder(&mut self, key: Series) -> u32 {
         if let Some((last, number)) = self.last
             && last == key
         {

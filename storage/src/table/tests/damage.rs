@@ -1,6 +1,7 @@
 //! Tables that are damaged, cut short or another stream's: an error, or the same answers.
 
 use super::*;
+use crate::series::Series;
 use std::fs;
 use std::ops::ControlFlow;
 
@@ -12,7 +13,7 @@ fn ask(made: &Made) -> Result<(), StorageError> {
     let mut point = PointSpace::default();
     for sequence in (FIRST..FIRST + count).step_by(7) {
         let record = made.record(sequence);
-        assert!(table.get(Key::of(&record), sequence, &mut point)?.is_some_and(|found| found.bytes() == record.bytes()));
+        assert!(table.get(Series::of(&record), sequence, &mut point)?.is_some_and(|found| found.bytes() == record.bytes()));
         assert!(table.get_sequence(sequence, &mut point)?.is_some_and(|found| found.bytes() == record.bytes()));
     }
     let (mut space, mut found) = (ScanSpace::default(), 0);
@@ -44,8 +45,8 @@ fn ask(made: &Made) -> Result<(), StorageError> {
 }
 
 impl Made {
-    fn keys(&self) -> Vec<Key> {
-        let mut keys: Vec<Key> = (FIRST..).take(self.records.len()).map(|sequence| Key::of(&self.record(sequence))).collect();
+    fn keys(&self) -> Vec<Series> {
+        let mut keys: Vec<Series> = (FIRST..).take(self.records.len()).map(|sequence| Series::of(&self.record(sequence))).collect();
         keys.sort_unstable();
         keys.dedup();
         keys

@@ -1,6 +1,7 @@
 //! Tables of a mixed stream: every record comes back, in order and by key, and damage is said.
 
 use super::*;
+use crate::series::Series;
 use crate::{Bus, StorageError};
 use std::ops::ControlFlow;
 use std::{path::PathBuf, sync::Arc};
@@ -169,8 +170,8 @@ fn one_key_is_read_alone() {
     let mut space = ScanSpace::default();
     for kind in Kind::ALL {
         for id in [1, 17] {
-            let key = Key { kind, id };
-            let expected = made.where_is(|record| Key::of(record) == key);
+            let key = Series { kind, id };
+            let expected = made.where_is(|record| Series::of(record) == key);
             assert_eq!(table.contains(key), !expected.is_empty());
             let mut found = Vec::new();
             let _ = table
@@ -198,7 +199,7 @@ fn one_key_is_read_alone() {
             });
             let expected: Vec<u64> = expected.into_iter().filter(|sequence| sequences.contains(sequence)).collect();
             let mut found = Vec::new();
-            let key = Key { kind: Kind::BookDelta, id: 17 };
+            let key = Series { kind: Kind::BookDelta, id: 17 };
             let _ = table
                 .scan(key, &window, &mut space, |sequence, _| {
                     found.push(sequence);
@@ -221,7 +222,7 @@ fn one_key_is_read_alone() {
             assert!(expected.iter().all(|sequence| columns.binary_search(sequence).is_ok()));
         }
     }
-    let refused = table.scan_columns((Key { kind: Kind::Trade, id: 1 }, &Window::ALL), &[Field::Bids], &mut space, |_| {});
+    let refused = table.scan_columns((Series { kind: Kind::Trade, id: 1 }, &Window::ALL), &[Field::Bids], &mut space, |_| {});
     assert!(matches!(refused, Err(StorageError::Setting { .. })));
 }
 
@@ -234,17 +235,17 @@ fn a_record_is_had_alone() {
         let all = FIRST..FIRST + made.records.len() as u64;
         for sequence in (0..20_000).map(|_| random.u64(all.clone())).chain([all.start, all.end - 1]) {
             let expected = made.record(sequence);
-            let key = Key::of(&expected);
+            let key = Series::of(&expected);
             let found = table.get(key, sequence, &mut space).unwrap().map(|found| found.bytes() == expected.bytes());
             assert_eq!(found, Some(true), "{sequence}");
             let found = table.get_sequence(sequence, &mut space).unwrap().map(|found| found.bytes() == expected.bytes());
             assert_eq!(found, Some(true), "{sequence}");
-            let elsewhere = Key { id: key.id + 1, ..key };
+            let elsewhere = Series { id: key.id + 1, ..key };
             assert!(table.get(elsewhere, sequence, &mut space).unwrap().is_none());
         }
         for outside in [0, all.start - 1, all.end, u64::MAX] {
             assert!(table.get_sequence(outside, &mut space).unwrap().is_none());
-            assert!(table.get(Key { kind: Kind::Trade, id: 1 }, outside, &mut space).unwrap().is_none());
+            assert!(table.get(Series { kind: Kind::Trade, id: 1 }, outside, &mut space).unwrap().is_none());
         }
         assert!(made.cache.bytes() <= 1 << 20 && made.cache.bytes() > 1 << 18, "{}", made.cache.bytes());
     }
