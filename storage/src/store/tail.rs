@@ -186,19 +186,20 @@ impl StoreTail {
         Ok(bytes)
     }
 
-    /// Does the next piece of work: a segment that is sealed is taken first, then the oldest goes that is too old or too much, then compaction.
+    /// Does the next piece of work: the oldest goes first that is too old or too much, then a segment that is sealed is taken, then compaction.
     ///
     /// # Errors
     /// [`StorageError::Corrupt`] where a segment is damaged or records are in neither WAL nor store, and what the file system says. What was
     /// begun is undone, or is by the next opening; after a failure of the manifest open the store again.
     pub fn work(&mut self, ts_now: u64) -> Result<StoreStep> {
-        let taken = self.take()?;
-        if taken != StoreStep::Idle {
-            return Ok(taken);
-        }
+        // Before anything is taken: a stream that never pauses must not outgrow the bound.
         match self.give_up(ts_now)? {
             StoreStep::Idle => {}
             dropped => return Ok(dropped),
+        }
+        let taken = self.take()?;
+        if taken != StoreStep::Idle {
+            return Ok(taken);
         }
         if self.state.take(&mut self.manifest)? {
             return Ok(StoreStep::State { through: self.state.sequence() });

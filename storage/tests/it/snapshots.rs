@@ -4,10 +4,15 @@ use crate::{
     harness::{STREAM, TestBus, TestSequencer, check_all, names_with, remove_memory, settings},
     store::{cold, hot, open, prune, settle, written},
 };
-use std::path::Path;
+use std::{
+    ops::ControlFlow,
+    path::Path,
+    sync::atomic::{AtomicBool, Ordering},
+};
+use tapewire_schemas::RecordRef;
 use tapewire_storage::{
-    Bus, StorageError, StoreSettings, StreamWriter, create_snapshot, delete_snapshot, delete_unfinished_snapshots, list_snapshots,
-    restore_snapshot, verify_stream,
+    Bus, ScanBounds, StorageError, Store, StoreSettings, Stream, StreamWriter, create_snapshot, delete_snapshot,
+    delete_unfinished_snapshots, list_snapshots, restore_snapshot, verify_store, verify_stream,
 };
 
 /// What is in a bus is right; its last sequence.
@@ -154,4 +159,71 @@ fn a_snapshot_of_a_living_stream_has_what_was_durable() {
     settle(&mut tail);
     assert_eq!(check_all(&test.bus, 1, &[1]), last);
     assert_eq!(list_snapshots(&stream).unwrap().len(), 4);
+}
+
+/// Made while the writer writes, the tail compacts and the log is pruned: never a hole, never a file that the manifest names and that is not
+/// there.
+#[test]
+fn snapshots_of_a_busy_stream_are_whole() {
+    let test = TestBus::in_memory();
+    let stream = test.bus.stream(STREAM);
+    written(&test.bus, 2);
+    let is_over = AtomicBool::new(false);
+    std::thread::scope(|scope| {
+        scope.spawn(|| {
+            // No more than that: a machine may be slow to look at it.
+            for _ in 0..40 {
+                if is_over.load(Ordering::Relaxed) {
+                    break;
+                }
+                let writer = StreamWriter::open(&test.bus, STREAM, &settings()).unwrap();
+                let mut sequencer = TestSequencer::new(&writer);
+                sequencer.append_pages(20);
+                sequencer.close(writer);
+            }
+        });
+        scope.spawn(|| {
+            let mut tail = open(&test.bus, StoreSettings { bytes_max: Some(32 << 20), ..cold() });
+            while !is_over.load(Ordering::Relaxed) {
+                tail.work(0).unwrap();
+                prune(&test.bus);
+            }
+        });
+        let _over = Over(&is_over);
+        for round in 0..8 {
+            check_made(&stream, round);
+        }
+    });
+}
+
+/// Ends what the others do, however this ends.
+struct Over<'a>(&'a AtomicBool);
+
+impl Drop for Over<'_> {
+    fn drop(&mut self) {
+        self.0.store(true, Ordering::Relaxed);
+    }
+}
+
+/// Makes a snapshot, looks at all of it, and deletes it.
+fn check_made(stream: &Stream, ts_now: u64) {
+    let snapshot = create_snapshot(stream, "one", ts_now).unwrap();
+    let bus = Bus::open(&snapshot.path).unwrap();
+    let tail = open(&bus, hot());
+    assert!(snapshot.last >= tail.seq_stored() && snapshot.first <= snapshot.last);
+    drop(tail);
+    assert_eq!(verify_store(&bus.stream(STREAM), |_, _| {}).unwrap().unwrap().faults, []);
+    let mut store = Store::open(&bus.stream(STREAM)).unwrap();
+    let first = store.oldest().unwrap().unwrap();
+    let stored = store.levels().iter().map(|level| level.first).min().unwrap_or(first);
+    assert_eq!((first, stored.min(first)), (snapshot.first, first), "it reaches back as far as its store");
+    let mut next = first;
+    let in_order = |sequence, _: &RecordRef<'_>| {
+        assert_eq!(sequence, next);
+        next += 1;
+        ControlFlow::Continue(())
+    };
+    store.replay(&ScanBounds::ALL, in_order).unwrap();
+    assert_eq!(next, snapshot.last + 1);
+    delete_snapshot(stream, "one").unwrap();
 }
