@@ -48,13 +48,11 @@ pub enum FailPoint {
     StoreTableLogged = 17,
     /// The manifest has given up a part; its files are still there.
     StoreDropLogged = 18,
-    /// A file of the keyed state got its name; the manifest does not name it yet.
-    StoreStateNamed = 19,
 }
 
 impl FailPoint {
     /// Every fail point and the name it has on the command line.
-    pub const ALL: [(Self, &'static str); 19] = [
+    pub const ALL: [(Self, &'static str); 18] = [
         (Self::WriterStart, "writer-start"),
         (Self::EpochTaken, "epoch-taken"),
         (Self::PageTurn, "page-turn"),
@@ -73,7 +71,6 @@ impl FailPoint {
         (Self::StoreTableNamed, "store-table-named"),
         (Self::StoreTableLogged, "store-table-logged"),
         (Self::StoreDropLogged, "store-drop-logged"),
-        (Self::StoreStateNamed, "store-state-named"),
     ];
 
     /// The fail point of a name.

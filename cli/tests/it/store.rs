@@ -8,7 +8,7 @@ use crate::{
     process::{Running, run, tapewire, until},
 };
 use std::time::Duration;
-use tapewire_stdx::wait::Wait;
+use tapewire_stdx::{failpoint::FailPoint, wait::Wait};
 
 const SEED: u64 = 0x7374_6f72;
 const ROUNDS: u64 = 12;
@@ -56,6 +56,10 @@ fn kill_the_store_at_random_instants() {
 #[test]
 fn die_at_every_step() {
     let points = ["store-footer-named", "store-segment-linked", "store-segment-logged", "store-table-named", "store-table-logged"];
+    let dropped = "store-drop-logged";
+    for (_, name) in FailPoint::ALL.into_iter().filter(|(_, name)| name.starts_with("store-")) {
+        assert!(points.contains(&name) || name == dropped, "nobody dies at {name}");
+    }
     let bus = TestBus::new();
     run(&bus.publish("sim:seed=3,instruments=8,events=60000 --speed max --segment-pages 4 --journal-pages 16")).exits(0);
     let history = bus.history();
@@ -65,8 +69,7 @@ fn die_at_every_step() {
             assert_eq!(bus.history(), history, "{point}:{nth}");
         }
     }
-    let dropped = run(&store(&bus, "--until-settled --keep-bytes 1 --kill-at store-drop-logged")).was_killed();
-    drop(dropped);
+    run(&store(&bus, &format!("--until-settled --keep-bytes 1 --kill-at {dropped}"))).was_killed();
     let settled = settle(&bus);
     assert_eq!(settled["seq_stored"], history["last_sequence"]);
     assert!(settled["orphans"].as_u64() > Some(0), "what was given up is gone: {settled}");

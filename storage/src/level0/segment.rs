@@ -91,6 +91,18 @@ impl Level0 {
         self.segment.view(page_number as u64)
     }
 
+    /// A record, in place; its page's seal is checked before.
+    #[inline]
+    pub(super) fn find_record(&self, body: &FooterBody<'_>, index: u32) -> Result<RecordRef<'_>> {
+        let page_number = body.offsets.get(index as usize).map_or(usize::MAX, |eights| *eights as usize * 8 / PAGE_BYTES);
+        if page_number >= self.footer.pages().len() {
+            let reason = "a record lies behind the last page, as the footer says";
+            return Err(StorageError::corrupt(self.footer.path(), 0, reason));
+        }
+        self.check_page(page_number)?;
+        self.record(body, page_number, index)
+    }
+
     /// A record of a page that was checked, in place.
     #[inline]
     pub(super) fn record(&self, body: &FooterBody<'_>, page_number: usize, index: u32) -> Result<RecordRef<'_>> {

@@ -45,13 +45,15 @@ pub struct StoreLevel {
 
 /// A stream's history: what the store has, and behind it what the log has. A stream without a store is answered from its log.
 ///
-/// Every question looks at the files as of the last [`Self::refresh`]; the log behind them is read as it is now.
+/// Every question is answered as of the opening or the last [`Self::refresh`]: what was published later is not seen.
 #[derive(Debug)]
 pub struct Store {
     stream: Stream,
     version: Option<StoreVersion>,
     open: BTreeMap<(u64, u8), OpenPart>,
     log: LogReader,
+    /// The last record that was published when it was looked.
+    head: u64,
     /// What the log has of each series behind the store's end.
     behind: Behind,
     space: PartSpace,
@@ -81,13 +83,14 @@ impl Store {
     /// # Errors
     /// As [`Self::open`].
     pub fn open_with_cache(stream: &Stream, cache_bytes: u64) -> Result<Self> {
-        let log = LogReader::open(stream)?;
+        let mut log = LogReader::open(stream)?;
         let version = StoreVersion::read(stream, cache_bytes)?;
+        let head = log.head()?;
         let (open, behind, space, words) = (BTreeMap::new(), Behind::default(), PartSpace::default(), Vec::new());
-        Ok(Self { stream: stream.clone(), version, open, log, behind, space, words, cache_bytes })
+        Ok(Self { stream: stream.clone(), version, open, log, head, behind, space, words, cache_bytes })
     }
 
-    /// Looks for what the tail has done since; whether anything changed.
+    /// Looks for what was published since, and for what the tail has done; whether there are other files.
     ///
     /// # Errors
     /// As [`Self::open`].
@@ -99,6 +102,7 @@ impl Store {
                 self.version.is_some()
             }
         };
+        self.head = self.log.head()?;
         let parts: std::collections::HashSet<(u64, u8)> = self.parts(&ScanBounds::ALL).iter().map(key).collect();
         self.open.retain(|part, _| parts.contains(part));
         if is_new {
@@ -230,7 +234,7 @@ impl Store {
     /// # Errors
     /// As [`Self::scan`], and [`StorageError::Pruned`] where the first record is no longer kept; 0 is the oldest that is.
     pub fn replay(&mut self, bounds: &ScanBounds, mut visit: impl FnMut(u64, &RecordRef<'_>) -> ControlFlow<()>) -> Result<()> {
-        let (start, end) = (*bounds.sequences.start(), *bounds.sequences.end());
+        let (start, end) = (*bounds.sequences.start(), self.head.min(*bounds.sequences.end()));
         let from = if start == 0 { self.log.oldest()?.unwrap_or(1) } else { start };
         self.log.walk_exactly(from, |sequence, record| {
             if sequence > end || (bounds.wants(sequence, record) && visit(sequence, record).is_break()) {
@@ -243,12 +247,12 @@ impl Store {
     /// Records behind the store's end.
     fn scan_log(&mut self, bounds: &ScanBounds, mut visit: impl FnMut(u64, &RecordRef<'_>) -> ControlFlow<()>) -> Result<()> {
         let from = (self.stored() + 1).max(*bounds.sequences.start());
-        if from > *bounds.sequences.end() {
+        let end = self.head.min(*bounds.sequences.end());
+        if from > end {
             return Ok(());
         }
         let Some(oldest) = self.log.oldest()? else { return Ok(()) };
         let from = from.max(oldest);
-        let end = *bounds.sequences.end();
         self.log.walk(from, |sequence, record| {
             if sequence > end {
                 return ControlFlow::Break(());
@@ -298,7 +302,7 @@ impl Store {
 
     fn get_logged(&mut self, sequence: u64) -> Result<Option<RecordRef<'_>>> {
         let (words, mut is_found) = (&mut self.words, false);
-        if sequence == 0 {
+        if sequence == 0 || sequence > self.head {
             return Ok(None);
         }
         self.log.walk_exactly(sequence, |found, record| {

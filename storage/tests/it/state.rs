@@ -391,6 +391,6 @@ fn a_long_snapshot_is_one_event() {
     let mut batch = keep(&tape, &mut keeper);
     keeper.checkpoint(&mut batch).unwrap();
     let value = batch.get(&[8, 0, 0, 0, 1]).unwrap().unwrap();
-    assert_eq!(value.len(), 32 + levels.len() * 16);
+    assert_eq!(value.len(), 48 + levels.len() * 16);
     assert_eq!(u64::from_le_bytes(value[8..16].try_into().unwrap()), 7);
 }
