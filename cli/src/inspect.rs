@@ -24,6 +24,7 @@ pub fn run(arguments: &InspectArguments) -> anyhow::Result<Outcome> {
         InspectWhat::Manifest(stream) => store::run_manifest(stream),
         InspectWhat::Levels(stream) => store::run_levels(stream),
         InspectWhat::Table(settings) => store::run_table(settings),
+        InspectWhat::Sst(stream) => store::run_sst(stream),
         InspectWhat::Footer(settings) => store::run_footer(settings),
     }
 }

@@ -1,11 +1,12 @@
-//! `cargo xtask power-cuts`: a publisher at full speed on a file system of its own, and the power goes again and again.
+//! `cargo xtask power-cuts`: a publisher at full speed and its store on a file system of their own, and the power goes again and again.
 //!
-//! The file system is ext4 in an image file behind a loop device. A cut: the publisher is stopped (SIGSTOP), the image is copied while it is
-//! mounted, the publisher is killed and its memory removed; the copy is mounted, which replays the journal of ext4, recovered and verified,
+//! The file system is ext4 in an image file behind a loop device. A cut: publisher and store are stopped (SIGSTOP), the image is copied while it is
+//! mounted, both are killed and their memory removed; the copy is mounted, which replays the journal of ext4, recovered, settled and verified,
 //! and the next publisher goes on there. What ext4 held in memory is lost; what had reached the device is not, flushed or not: a device
 //! that loses its own cache is simulated by the tests of `storage`.
 //!
-//! After each cut the log must hold everything that a progress line of the publisher had called durable. It needs root and loop devices;
+//! After each cut the log must hold everything that a progress line of the publisher had called durable, and the store, whose segments leave the
+//! log as they are stored, all of it from the first record on, without a hand's turn. It needs root and loop devices;
 //! without them it says so and changes nothing.
 
 #![allow(clippy::print_stderr)]
@@ -75,10 +76,11 @@ pub fn power_cuts(workspace: &Workspace, options: &PowerCuts) -> Result<()> {
     for round in 1..=options.rounds {
         let cut = machine.round(&mut rng).with_context(|| format!("cut {round} with seed {}", options.seed))?;
         eprintln!(
-            "xtask: cut {round}: {} durable, {} recovered (+{}), {} torn pages, copies {}",
+            "xtask: cut {round}: {} durable, {} recovered (+{}), {} stored, {} torn pages, copies {}",
             cut.durable,
             cut.recovered,
             cut.recovered - cut.durable,
+            cut.stored,
             cut.torn_pages,
             cut.copies
         );
@@ -108,6 +110,8 @@ struct Cut {
     before: u64,
     durable: u64,
     recovered: u64,
+    /// What the store had called stored.
+    stored: u64,
     torn_pages: u64,
     copies: u32,
 }
@@ -156,10 +160,14 @@ impl Machine {
         let mut publisher = Publisher::start(&self.tapewire, &self.bus(), rng.u64(..))?;
         let before = publisher.wait_durable(0)?;
         publisher.wait_durable(before + 1)?;
+        let mut store = StoreProcess::start(&self.tapewire, &self.bus())?;
         Wait::Sleep(Duration::from_micros(rng.u64(..RUN_MS_MAX * 1000))).once();
-        publisher.stop()?;
+        stop(publisher.child.id())?;
+        stop(store.0.id())?;
         let copies = self.copy_image()?;
+        let stored = self.stored()?;
         let durable = publisher.kill()?;
+        store.kill()?;
         self.forget_memory()?;
         self.detach()?;
         fs::rename(&self.copy, &self.image)?;
@@ -167,9 +175,14 @@ impl Machine {
         let tail = self.ask("recover")?;
         let (recovered, lost) = (number(&tail, "last_sequence")?, number(&tail, "lost")?);
         ensure!(recovered >= durable && lost == 0, "{durable} records were durable, and the log ends at {recovered}: {tail}");
-        let verified = number(&self.ask("verify")?, "last_sequence")?;
-        ensure!(verified == recovered, "recovered up to {recovered}, verified up to {verified}");
-        Ok(Cut { before, durable, recovered, torn_pages: number(&tail, "torn_pages")?, copies })
+        let settled = number(&self.ask_with("store", &[&STORE[..], &["--until-settled"]].concat())?, "seq_stored")?;
+        ensure!(stored <= recovered && settled == recovered, "{stored} of {recovered} were stored, and then {settled}");
+        let verified = self.ask_with("verify", &["--deep"])?;
+        let (last, in_store) = (number(&verified, "last_sequence")?, &verified["store"]);
+        ensure!(last == recovered, "recovered up to {recovered}, verified up to {last}");
+        let is_whole = number(in_store, "first_sequence")? == 1 && number(in_store, "last_sequence")? == recovered;
+        ensure!(is_whole, "the store has not all of {recovered} records: {in_store}");
+        Ok(Cut { before, durable, recovered, stored, torn_pages: number(&tail, "torn_pages")?, copies })
     }
 
     /// A new bus when the old ones have filled the disk.
@@ -223,8 +236,24 @@ impl Machine {
         Ok(())
     }
 
+    /// What the store says that it has; 0 where it has said nothing yet.
+    fn stored(&self) -> Result<u64> {
+        match fs::read_to_string(self.bus().join("market/stored")) {
+            Err(error) if error.kind() == std::io::ErrorKind::NotFound => Ok(0),
+            other => {
+                let text = other?;
+                let sequence = text.split(' ').find_map(|word| word.strip_prefix("sequence="));
+                sequence.and_then(|digits| digits.parse().ok()).with_context(|| format!("the store's mark says {text:?}"))
+            }
+        }
+    }
+
     fn ask(&self, verb: &str) -> Result<Value> {
-        let text = output(Command::new(&self.tapewire).arg(verb).arg(self.bus()))?;
+        self.ask_with(verb, &[])
+    }
+
+    fn ask_with(&self, verb: &str, flags: &[&str]) -> Result<Value> {
+        let text = output(Command::new(&self.tapewire).arg(verb).arg(self.bus()).args(flags))?;
         serde_json::from_str(text.lines().last().unwrap_or_default()).with_context(|| format!("{verb} said {text:?}"))
     }
 }
@@ -283,25 +312,6 @@ impl Publisher {
         Ok(self.durable())
     }
 
-    /// Every thread stands still when this returns.
-    fn stop(&self) -> Result<()> {
-        let pid = self.child.id();
-        run(Command::new("kill").args(["-STOP", &pid.to_string()]))?;
-        let from = Instant::now();
-        loop {
-            let mut are_stopped = true;
-            for task in fs::read_dir(format!("/proc/{pid}/task"))? {
-                let text = fs::read_to_string(task?.path().join("stat"))?;
-                are_stopped &= text.rsplit(')').next().is_some_and(|rest| rest.trim_start().starts_with('T'));
-            }
-            if are_stopped {
-                return Ok(());
-            }
-            ensure!(from.elapsed() < PATIENCE, "the publisher does not stop");
-            Wait::Sleep(Duration::from_micros(200)).once();
-        }
-    }
-
     /// Ends it; everything that it had called durable.
     fn kill(&mut self) -> Result<u64> {
         self.child.kill()?;
@@ -323,6 +333,52 @@ impl Drop for Publisher {
         {
             eprintln!("xtask: {error:#}");
         }
+    }
+}
+
+/// Small tables, so that a round meets every step of a store; the log goes as far as it is stored.
+const STORE: [&str; 8] = ["--hot-bytes", "20000000", "--table-bytes", "8000000", "--merged-bytes", "24000000", "--wal-bytes", "0"];
+
+/// The tail of the stream.
+struct StoreProcess(Child);
+
+impl StoreProcess {
+    fn start(tapewire: &Path, bus: &Path) -> Result<Self> {
+        let mut command = Command::new(tapewire);
+        command.arg("store").arg(bus).args(STORE).args(["--interval-ms", "1", "--nice", "0"]);
+        Ok(Self(command.stdin(Stdio::null()).stdout(Stdio::null()).spawn().context("start the store")?))
+    }
+
+    fn kill(&mut self) -> Result<()> {
+        self.0.kill()?;
+        self.0.wait()?;
+        Ok(())
+    }
+}
+
+impl Drop for StoreProcess {
+    fn drop(&mut self) {
+        if let Err(error) = self.kill() {
+            eprintln!("xtask: {error:#}");
+        }
+    }
+}
+
+/// Every thread of a process stands still when this returns.
+fn stop(pid: u32) -> Result<()> {
+    run(Command::new("kill").args(["-STOP", &pid.to_string()]))?;
+    let from = Instant::now();
+    loop {
+        let mut are_stopped = true;
+        for task in fs::read_dir(format!("/proc/{pid}/task"))? {
+            let text = fs::read_to_string(task?.path().join("stat"))?;
+            are_stopped &= text.rsplit(')').next().is_some_and(|rest| rest.trim_start().starts_with('T'));
+        }
+        if are_stopped {
+            return Ok(());
+        }
+        ensure!(from.elapsed() < PATIENCE, "process {pid} does not stop");
+        Wait::Sleep(Duration::from_micros(200)).once();
     }
 }
 

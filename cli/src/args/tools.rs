@@ -60,6 +60,8 @@ pub enum InspectWhat {
     Levels(StreamArguments),
     /// A table of the store: stripes, blocks by series, filters.
     Table(InspectTableArguments),
+    /// The tables of the keyed state: levels, keys, sequences, and through which sequence they have everything.
+    Sst(StreamArguments),
     /// The footer of a segment of level 0: series, fences, filter.
     Footer(InspectFooterArguments),
 }

@@ -9,7 +9,8 @@ use crate::{
 use serde_json::{Value, json};
 use std::collections::BTreeMap;
 use tapewire_storage::{
-    Fault, LevelsInspection, PartInspection, TableInspection, inspect_footer, inspect_levels, inspect_manifest, inspect_table,
+    Fault, LevelsInspection, PartInspection, SstMeta, TableInspection, inspect_footer, inspect_levels, inspect_manifest, inspect_table,
+    open_state,
 };
 
 pub fn run_manifest(arguments: &StreamArguments) -> anyhow::Result<Outcome> {
@@ -29,6 +30,24 @@ pub fn run_manifest(arguments: &StreamArguments) -> anyhow::Result<Outcome> {
 /// So many bytes of records for each byte of a file.
 fn ratio(record_bytes: u64, bytes: u64) -> Value {
     if bytes == 0 { Value::Null } else { json!((record_bytes as f64 / bytes as f64 * 1000.0).round() / 1000.0) }
+}
+
+pub fn run_sst(arguments: &StreamArguments) -> anyhow::Result<Outcome> {
+    let stream = open_stream(arguments)?;
+    let Some(view) = open_state(&stream)? else {
+        console::report(&json!({ "through": null, "tables": [] }), arguments.output)?;
+        return Ok(Outcome::Done);
+    };
+    let hex = |key: &[u8]| key.iter().map(|byte| format!("{byte:02x}")).collect::<String>();
+    let table = |it: &SstMeta| {
+        json!({
+            "file": it.file_name(), "level": it.level, "bytes": it.bytes, "entries": it.entry_count, "tombstones": it.tombstone_count,
+            "sequences": [it.min_sequence, it.max_sequence], "keys": [hex(&it.min_key), hex(&it.max_key)],
+        })
+    };
+    let tables: Vec<Value> = view.tables().iter().map(table).collect();
+    console::report(&json!({ "through": view.through(), "tables": tables }), arguments.output)?;
+    Ok(Outcome::Done)
 }
 
 pub fn run_levels(arguments: &StreamArguments) -> anyhow::Result<Outcome> {

@@ -31,7 +31,7 @@ fn to_json(it: &StoreVerifyReport) -> Value {
     json!({
         "segments": it.segments, "tables": it.tables, "records": it.records, "bytes": it.bytes, "first_sequence": it.first_sequence,
         "last_sequence": it.last_sequence, "seq_stored": it.seq_stored, "manifest_lines": it.manifest_lines,
-        "manifest_torn_bytes": it.manifest_torn_bytes,
+        "manifest_torn_bytes": it.manifest_torn_bytes, "state_tables": it.state_tables,
         "filters": {
             "asked": asked, "denied": denied, "absent_asked": absent_asked, "false_positives": false_positives, "false_positive_rate": rate,
         },

@@ -86,6 +86,8 @@ fn one_store_at_a_time_and_snapshots_beside_it() {
     run(&store(&bus, "--until-settled")).exits(4).says(&["another store"]);
     let snapshot = |rest: &str| run(&format!("snapshot {rest}"));
     let directory = bus.path().display();
+    let state = run(&format!("inspect sst {directory}")).exits(0).json();
+    assert!(state["through"].is_null() || state["through"].as_u64() <= history["last_sequence"].as_u64(), "{state}");
     let made = snapshot(&format!("create {directory} evening")).exits(0).json();
     assert_eq!(made["last"], history["last_sequence"], "{made}");
     snapshot(&format!("create {directory} evening")).exits(2).says(&["evening", "snapshot delete"]);
@@ -100,6 +102,11 @@ fn one_store_at_a_time_and_snapshots_beside_it() {
     snapshot(&format!("delete {directory} evening")).exits(0);
     tail.terminate().exits(0);
     assert_eq!(bus.history(), history);
+    settle(&bus);
+    let state = run(&format!("inspect sst {directory}")).exits(0).json();
+    assert_eq!(state["through"], history["last_sequence"], "{state}");
+    let verified = run(&format!("verify {directory} --deep")).exits(0).json();
+    assert_eq!(verified["store"]["state_tables"].as_u64(), state["tables"].as_array().map(|tables| tables.len() as u64), "{verified}");
 }
 
 /// A subscriber that begins with a snapshot gets the same from the store's state as from the whole log.

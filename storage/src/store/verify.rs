@@ -7,7 +7,7 @@ use super::{
     check::{PartCheck, check_part, fault_of},
     files::StoreFiles,
     listing::listed_parts,
-    pages::StorePages,
+    pages::{StorePages, open_state},
 };
 use crate::{
     bus::Stream,
@@ -49,6 +49,8 @@ pub struct StoreVerifyReport {
     pub overlap_records: u64,
     /// Bytes of those.
     pub overlap_bytes: u64,
+    /// Tables of the keyed state that were read.
+    pub state_tables: u64,
     /// Files that the manifest does not name: left by a crash, or a tail is about to name them.
     pub orphans: Vec<PathBuf>,
     /// What is wrong, as far as it is told one by one: [`FAULTS_TOLD_MAX`].
@@ -120,8 +122,21 @@ pub fn verify_store(stream: &Stream, mut progress: impl FnMut(u64, u64)) -> Resu
     if is_whole {
         check_orphans(stream, &files, &mut report)?;
         check_overlap(stream, &mut report)?;
+        check_state(stream, &files, &mut report);
     }
     Ok(Some(report))
+}
+
+/// Reads every table of the keyed state.
+fn check_state(stream: &Stream, files: &StoreFiles, report: &mut StoreVerifyReport) {
+    let checked = open_state(stream).and_then(|view| {
+        let Some(view) = view else { return Ok(0) };
+        view.verify().map(|()| view.tables().len() as u64)
+    });
+    match checked {
+        Ok(tables) => report.state_tables = tables,
+        Err(error) => report.fault(fault_of(&files.state(), &error)),
+    }
 }
 
 const GONE: &str = "it is gone; `tapewire repair` makes a manifest anew";
