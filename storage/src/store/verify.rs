@@ -53,7 +53,7 @@ pub struct StoreVerifyReport {
     pub state_tables: u64,
     /// Files that the manifest does not name: left by a crash, or a tail is about to name them.
     pub orphans: Vec<PathBuf>,
-    /// What is wrong, as far as it is told one by one: [`FAULTS_TOLD_MAX`].
+    /// What is wrong, the first thousand findings one by one.
     pub faults: Vec<Fault>,
     /// How much is wrong.
     pub fault_count: u64,
