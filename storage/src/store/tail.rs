@@ -103,7 +103,12 @@ pub struct StoreTail {
     state: StoreState,
     counters: StoreCounters,
     stop: StopSignal,
+    /// Steps so far.
+    turn: u32,
 }
+
+/// Of so many steps one is compaction's first, where any is due.
+const COMPACTION_TURNS: u32 = 4;
 
 impl StoreTail {
     /// Opens the store for writing; made where there is none. What a crash left is put in order.
@@ -121,7 +126,7 @@ impl StoreTail {
         check_end(&files, manifest.version(), mark.seq_stored())?;
         let state = StoreState::open(stream, &manifest, settings.state_memory_bytes)?;
         let counters = StoreCounters::default();
-        let mut tail = Self { stream: stream.clone(), files, settings, mark, manifest, state, counters, stop };
+        let mut tail = Self { stream: stream.clone(), files, settings, mark, manifest, state, counters, stop, turn: 0 };
         // Before anything is removed: what nobody names may be what a repair can use.
         tail.check_files()?;
         tail.counters.orphans = tail.files.remove_orphans(stream, tail.manifest.version())?;
@@ -196,6 +201,14 @@ impl StoreTail {
         match self.give_up(ts_now)? {
             StoreStep::Idle => {}
             dropped => return Ok(dropped),
+        }
+        // Nor may it keep level 0 from being compacted.
+        self.turn = self.turn.wrapping_add(1);
+        if self.turn.is_multiple_of(COMPACTION_TURNS) {
+            match self.compact()? {
+                StoreStep::Idle => {}
+                compacted => return Ok(compacted),
+            }
         }
         let taken = self.take()?;
         if taken != StoreStep::Idle {
@@ -294,9 +307,12 @@ impl StoreTail {
         let ts_max = version.parts.iter().find(|part| part.span.ts_min <= part.span.ts_max).map(|part| part.span.ts_max);
         let is_old = self.settings.age_ns_max.zip(ts_max).is_some_and(|(age, ts_max)| ts_now.saturating_sub(ts_max) > age);
         let is_much = self.settings.bytes_max.is_some_and(|bytes_max| bytes > bytes_max);
-        // What it amounts to is kept: the state takes it in first.
-        if (!is_old && !is_much) || self.state.sequence() < part.span.last {
+        if !is_old && !is_much {
             return Ok(StoreStep::Idle);
+        }
+        // What it amounts to is kept: the state takes it in first, before anything more is taken.
+        if self.state.sequence() < part.span.last && self.state.take(&mut self.manifest)? {
+            return Ok(StoreStep::State { through: self.state.sequence() });
         }
         let (first, last) = (part.span.first, part.span.last);
         self.manifest.log(&[removal(&part), Edit::Keep { first: last + 1 }])?;

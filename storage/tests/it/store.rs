@@ -88,3 +88,25 @@ fn the_oldest_is_what_the_store_still_has() {
     assert!(kept > 1 && !segments.iter().any(|name| *name == format!("wal_{kept:020}.log")), "the store reaches back behind the log");
     assert!(matches!(log.seek(1), Err(StorageError::Pruned { wanted: 1, oldest }) if oldest == kept));
 }
+
+/// A stream that never pauses, as far as the store can see: it is compacted and kept within its bound all the same.
+#[test]
+fn what_is_taken_without_end_is_compacted_and_given_up_meanwhile() {
+    let test = TestBus::in_memory();
+    let last = written(&test.bus, 24);
+    let bytes_max = 6 * 3 * tapewire_schemas::PAGE_BYTES as u64;
+    let mut tail = open(&test.bus, StoreSettings { bytes_max: Some(bytes_max), ..cold() });
+    let (mut sealed_at, mut dropped_at, mut step_count) = (None, None, 0);
+    while tail.seq_stored() < last {
+        match tail.work(0).unwrap() {
+            StoreStep::Sealed { .. } => sealed_at = sealed_at.or(Some(step_count)),
+            StoreStep::Dropped { .. } => dropped_at = dropped_at.or(Some(step_count)),
+            _ => {}
+        }
+        step_count += 1;
+    }
+    assert!(sealed_at.is_some(), "nothing is compacted while there is something to take");
+    let bytes: u64 = tapewire_storage::Store::open(&test.bus.stream(STREAM)).unwrap().levels().iter().map(|level| level.bytes).sum();
+    // One segment more may have been taken since the last look.
+    assert!(bytes <= bytes_max + 4 * tapewire_schemas::PAGE_BYTES as u64, "{bytes} bytes of {bytes_max}, dropped first at {dropped_at:?}");
+}
