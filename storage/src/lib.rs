@@ -53,6 +53,7 @@
 
 mod bus;
 mod cell;
+mod columns;
 mod cursor;
 mod disk;
 mod durable_watch;
@@ -64,6 +65,7 @@ mod journal;
 mod level0;
 mod log;
 mod manifest;
+mod prefetch;
 mod registry;
 mod retention;
 mod series;
@@ -78,11 +80,13 @@ mod tree;
 mod verify;
 mod wal;
 mod writer;
+mod zstandard;
 
 pub use bus::{Bus, EpochState, Stream, check_stream_name};
 pub use cell::{
     CELL_BYTES, Cell, CellIdentity, CellNumbers, CellReport, CellRole, PublisherNumbers, SubscriberNumbers, list_cells, sweep_cells,
 };
+pub use columns::{ColumnBatch, Field};
 pub use cursor::{Cursor, CursorPosition, CursorState};
 pub use disk::{Access, DIRECT_ALIGNMENT, Disk, DiskFile, RealDisk};
 pub use durable_watch::DurableWatch;

@@ -13,7 +13,7 @@ pub use fjall_engine::Fjall;
 pub use rocksdb_engine::Rocks;
 pub use tapewire::Tapewire;
 
-use crate::row::{Fold, KeyOrder, Place, Row};
+use crate::row::{Fold, KeyOrder, Place, Row, TwoColumns};
 use anyhow::Result;
 use std::{collections::BTreeMap, path::Path};
 use tapewire_schemas::Kind;
@@ -90,6 +90,11 @@ pub trait Engine: Sized {
 
     /// All events of an instrument and a kind, in order.
     fn scan_instrument(&mut self, kind: Kind, instrument_id: u32, fold: &mut impl Fold) -> Result<()>;
+
+    /// Time and one number of all events of an instrument and a kind.
+    fn scan_columns(&mut self, kind: Kind, instrument_id: u32, fold: &mut TwoColumns) -> Result<()> {
+        self.scan_instrument(kind, instrument_id, fold)
+    }
 
     /// All events, in the order in which the engine keeps them: that of the stream where [`Answers::in_order`] says so.
     fn scan(&mut self, fold: &mut impl Fold) -> Result<()>;

@@ -2,7 +2,7 @@
 
 use crate::{
     random::Random,
-    row::{Fold, Light, Place, Row, Whole},
+    row::{Fold, Light, Place, Row, TwoColumns, Whole},
     workload::{KINDS, Market, Shape},
 };
 use anyhow::{Result, ensure};
@@ -90,6 +90,8 @@ pub struct Part {
     pub instrument_id: u32,
     /// Eight bytes of each.
     pub light: Light,
+    /// Two columns of them.
+    pub two_columns: TwoColumns,
     /// Every byte, in order.
     pub whole: Whole,
 }
@@ -104,8 +106,9 @@ impl Truth {
         let mut drawn: Vec<u64> = (0..place_count).map(|_| 1 + random.below(shape.event_count)).collect();
         drawn.sort_unstable();
         let mut drawn = drawn.into_iter().peekable();
-        let (light, whole) = (Light::default(), Whole::default());
-        let parts = (1..=shape.instrument_count).flat_map(|id| KINDS.map(|kind| Part { kind, instrument_id: id, light, whole }));
+        let (light, two_columns, whole) = (Light::default(), TwoColumns::default(), Whole::default());
+        let parts =
+            (1..=shape.instrument_count).flat_map(|id| KINDS.map(|kind| Part { kind, instrument_id: id, light, two_columns, whole }));
         let mut truth = Self { light, whole, parts: parts.collect(), places: Vec::with_capacity(place_count) };
         let (mut market, mut words) = (Market::new(shape), Vec::new());
         for sequence in 1..=shape.event_count {
@@ -116,6 +119,7 @@ impl Truth {
             let kind = KINDS.iter().position(|kind| *kind == row.place.kind).expect("one of the workload's");
             let part = &mut truth.parts[(row.place.instrument_id as usize - 1) * KINDS.len() + kind];
             part.light.row(row.bytes);
+            part.two_columns.row(row.bytes);
             part.whole.row(row.bytes);
             truth.light.row(row.bytes);
             truth.whole.row(row.bytes);

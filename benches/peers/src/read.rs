@@ -5,7 +5,7 @@ use crate::{
     ingest::ensure_whole,
     load::{Part, Truth},
     process::{forget, forget_all, resident_bytes},
-    row::{Fold, Light, Place, Whole},
+    row::{Fold, Light, Place, TwoColumns, Whole},
     task::{Outcome, Task},
     timing::{Timing, histogram, timed},
 };
@@ -107,6 +107,8 @@ impl<E: Engine> Questions<'_, E> {
             self.ranges("range cold", &places[..self.counts.cold_ranges])?;
             self.reopen_cold()?;
             self.scan_parts::<Light>(Caches::Cold, "8 B")?;
+            self.reopen_cold()?;
+            self.scan_columns(Caches::Cold)?;
         }
         self.reopen_cold()?;
         self.scan::<Light>(Caches::Cold, "8 B")?;
@@ -125,6 +127,7 @@ impl<E: Engine> Questions<'_, E> {
             self.scan_parts::<Light>(Caches::Warm, "8 B")?;
             self.scan_parts::<Light>(Caches::Warm, "8 B")?;
             self.scan_parts::<Whole>(Caches::Warm, "whole")?;
+            self.scan_columns(Caches::Warm)?;
             self.latest()?;
         }
         self.scan::<Light>(Caches::Warm, "8 B")?;
@@ -189,6 +192,23 @@ impl<E: Engine> Questions<'_, E> {
         }
         let rate = row_count as f64 / from.elapsed().as_secs_f64() / 1e6;
         self.outcome.figure(format!("instrument scan {} {what} M rows/s", caches.name()), rate);
+        Ok(())
+    }
+
+    /// As [`Self::scan_parts`], and no more of each row than two columns.
+    fn scan_columns(&mut self, caches: Caches) -> Result<()> {
+        let parts: Vec<Part> = self.truth.parts.iter().step_by(SCANNED_EVERY).copied().collect();
+        let (engine, mut row_count) = (self.engine()?, 0);
+        let from = Instant::now();
+        for part in &parts {
+            let mut found = TwoColumns::default();
+            engine.scan_columns(part.kind, part.instrument_id, &mut found)?;
+            let expected = part.two_columns;
+            ensure!(found == expected, "{:?} of instrument {}: {expected:?} expected, {found:?} found", part.kind, part.instrument_id);
+            row_count += found.row_count;
+        }
+        let rate = row_count as f64 / from.elapsed().as_secs_f64() / 1e6;
+        self.outcome.figure(format!("instrument scan {} 2 columns M rows/s", caches.name()), rate);
         Ok(())
     }
 

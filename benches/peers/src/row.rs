@@ -1,6 +1,6 @@
 //! Rows: what every engine is given, and how what it gives back is added up.
 
-use tapewire_schemas::{Kind, RecordRef};
+use tapewire_schemas::{BOOK_ROOT_BYTES, Kind, RECORD_HEADER_BYTES, RecordRef};
 
 /// One event: where it belongs, and its bytes as Tapewire encodes them.
 #[derive(Clone, Copy, Debug)]
@@ -137,6 +137,40 @@ impl Fold for Whole {
         self.byte_count += bytes.len() as u64;
         let row = bytes.chunks_exact(8).fold(0u64, |sum, chunk| sum.wrapping_add(word(chunk, 0)));
         self.sum = (self.sum.rotate_left(5) ^ row).wrapping_mul(0x9e37_79b9_7f4a_7c15);
+    }
+}
+
+/// Two columns of each row: the venue's time, and a number of the body: the price of trades, the bid of quotes, the venue's first number of
+/// books.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct TwoColumns {
+    /// Rows seen.
+    pub row_count: u64,
+    /// Sum of their times.
+    pub times: u64,
+    /// Sum of their numbers.
+    pub numbers: u64,
+}
+
+impl TwoColumns {
+    /// Takes many rows.
+    #[inline]
+    pub fn columns(&mut self, times: &[u64], numbers: &[u64]) {
+        let sum = |column: &[u64]| column.iter().fold(0u64, |sum, number| sum.wrapping_add(*number));
+        self.row_count += times.len() as u64;
+        self.times = self.times.wrapping_add(sum(times));
+        self.numbers = self.numbers.wrapping_add(sum(numbers));
+    }
+}
+
+impl Fold for TwoColumns {
+    #[inline(always)]
+    fn row(&mut self, bytes: &[u8]) {
+        let is_book = bytes[4] == Kind::BookDelta as u8;
+        let at = if is_book { bytes.len() - BOOK_ROOT_BYTES } else { RECORD_HEADER_BYTES };
+        self.row_count += 1;
+        self.times = self.times.wrapping_add(word(bytes, 16));
+        self.numbers = self.numbers.wrapping_add(word(bytes, at));
     }
 }
 

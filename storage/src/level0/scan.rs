@@ -5,9 +5,11 @@ use super::{
     segment::Level0,
 };
 use crate::{
+    columns::{ColumnBatch, Field, Gathered},
     error::{Reason, Result, StorageError},
     event_id::EventId,
     filter::Filter,
+    prefetch::{LINE_BYTES, prefetch},
     series::Series,
 };
 use std::ops::{ControlFlow, RangeInclusive};
@@ -83,7 +85,7 @@ impl Level0 {
         if let Some(index) = postings.get(ASK_PLACES_AHEAD)
             && let Some(place) = body.offsets.get(*index as usize)
         {
-            ask_for(std::ptr::from_ref(place).cast());
+            prefetch(std::slice::from_ref(place), 0);
         }
         if let Some(index) = postings.get(ASK_RECORDS_AHEAD)
             && let Some(eights) = body.offsets.get(*index as usize)
@@ -91,10 +93,24 @@ impl Level0 {
             let at = *eights as usize * 8;
             if at / PAGE_BYTES < self.segment.page_count as usize {
                 let page = self.segment.mapped((at / PAGE_BYTES) as u64);
-                ask_for(&raw const page[at % PAGE_BYTES]);
-                ask_for(&raw const page[(at % PAGE_BYTES + LINE_BYTES).min(PAGE_BYTES - 1)]);
+                prefetch(page, at % PAGE_BYTES);
+                prefetch(page, at % PAGE_BYTES + LINE_BYTES);
             }
         }
+    }
+
+    /// Calls `visit` with the fields of the records of a series within the bounds, in order, many at a time, until it breaks. The kind has
+    /// the fields.
+    pub(crate) fn scan_columns(
+        &self,
+        (series, bounds): (Series, &ScanBounds),
+        fields: &[Field],
+        gathered: &mut Gathered,
+        visit: &mut dyn FnMut(&ColumnBatch<'_>) -> ControlFlow<()>,
+    ) -> Result<ControlFlow<()>> {
+        gathered.begin(fields.len());
+        let flow = self.scan(series, bounds, |sequence, record| gathered.push(fields, (sequence, record), visit))?;
+        Ok(if flow.is_break() { flow } else { gathered.flush(visit) })
     }
 
     /// Sequence of the newest record of a series.
@@ -142,19 +158,6 @@ impl Level0 {
 /// So many postings before a record is read its place is asked for, and then the record.
 const ASK_PLACES_AHEAD: usize = 24;
 const ASK_RECORDS_AHEAD: usize = 12;
-const LINE_BYTES: usize = 64;
-
-/// Asks for the memory at an address; nothing is read.
-#[inline]
-fn ask_for(address: *const u8) {
-    #[cfg(target_arch = "x86_64")]
-    // SAFETY: a prefetch reads nothing and faults nowhere.
-    unsafe {
-        std::arch::x86_64::_mm_prefetch::<{ std::arch::x86_64::_MM_HINT_T0 }>(address.cast());
-    }
-    #[cfg(not(target_arch = "x86_64"))]
-    let _ = address;
-}
 
 /// Whether a series can have records with an id.
 fn may_have(entry: &SeriesEntry, id: EventId) -> bool {

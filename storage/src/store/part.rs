@@ -3,6 +3,7 @@
 use super::files::StoreFiles;
 use crate::{
     bus::Stream,
+    columns::{ColumnBatch, Field, Gathered},
     error::{Result, StorageError},
     event_id::EventId,
     level0::{Level0, ScanBounds},
@@ -27,6 +28,7 @@ pub(crate) struct PartSpace {
     point: PointSpace,
     scan: ScanSpace,
     find: FindSpace,
+    gathered: Gathered,
 }
 
 /// Which page of a part is current.
@@ -72,6 +74,20 @@ impl OpenPart {
         match self {
             Self::Segment(segment) => segment.scan(series, bounds, visit),
             Self::Table(table) => table.scan(series, &window(bounds), &mut space.scan, visit),
+        }
+    }
+
+    /// Calls `visit` with the fields of the records of a series within the bounds, in order, many at a time; the kind has the fields.
+    pub(crate) fn scan_columns(
+        &self,
+        (series, bounds): (Series, &ScanBounds),
+        fields: &[Field],
+        space: &mut PartSpace,
+        visit: &mut dyn FnMut(&ColumnBatch<'_>) -> ControlFlow<()>,
+    ) -> Result<ControlFlow<()>> {
+        match self {
+            Self::Segment(segment) => segment.scan_columns((series, bounds), fields, &mut space.gathered, visit),
+            Self::Table(table) => table.scan_columns((series, &window(bounds)), fields, &mut space.scan, visit),
         }
     }
 

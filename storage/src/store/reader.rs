@@ -6,6 +6,7 @@ use super::{
 };
 use crate::{
     bus::Stream,
+    columns::{ColumnBatch, Field, Gathered},
     error::{Result, StorageError},
     event_id::EventId,
     level0::ScanBounds,
@@ -227,6 +228,43 @@ impl Store {
                 if Series::of(record) == series { visit(sequence, record) } else { ControlFlow::Continue(()) }
             },
         )
+    }
+
+    /// Calls `visit` with the numbers that the records of a series within the bounds have in these fields, in order, many records at a
+    /// time, until it breaks. Of tables only the columns that are asked for are read; level 0 and the log have whole records, and such a
+    /// scan of them is as fast as [`Self::scan`].
+    ///
+    /// # Errors
+    /// As [`Self::scan`], and [`StorageError::Setting`] for no field, or one that records of the kind do not have.
+    pub fn scan_columns(
+        &mut self,
+        series: Series,
+        bounds: &ScanBounds,
+        fields: &[Field],
+        mut visit: impl FnMut(&ColumnBatch<'_>) -> ControlFlow<()>,
+    ) -> Result<()> {
+        if fields.is_empty() || fields.iter().any(|field| !field.is_of(series.kind)) {
+            let reason = "at least one field is asked for, and records of the kind have all of them";
+            return Err(StorageError::Setting { setting: "fields of a kind", value: series.kind as u64, reason });
+        }
+        let visit: &mut dyn FnMut(&ColumnBatch<'_>) -> ControlFlow<()> = &mut visit;
+        if self.over_parts(bounds, |part, bounds, space| part.scan_columns((series, bounds), fields, space, visit))?.is_break() {
+            return Ok(());
+        }
+        let (mut gathered, mut is_over) = (Gathered::default(), false);
+        gathered.begin(fields.len());
+        self.scan_log(bounds, |sequence, record| {
+            if Series::of(record) != series {
+                return ControlFlow::Continue(());
+            }
+            let flow = gathered.push(fields, (sequence, record), visit);
+            is_over = flow.is_break();
+            flow
+        })?;
+        if !is_over {
+            let _ = gathered.flush(visit);
+        }
+        Ok(())
     }
 
     /// Calls `visit` with every record within the bounds, in the order of the stream, until it breaks.

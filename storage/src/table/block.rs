@@ -106,7 +106,7 @@ impl BlockHead {
             0 => plain.extend_from_slice(columns),
             1 => {
                 plain.resize(from + self.plain_bytes as usize, 0);
-                let got = zstd::bulk::decompress_to_buffer(columns, &mut plain[from..]);
+                let got = crate::zstandard::decompress(columns, &mut plain[from..]);
                 if !got.is_ok_and(|got| got == self.plain_bytes as usize) {
                     return wrong("the block cannot be decompressed");
                 }

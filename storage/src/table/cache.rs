@@ -24,11 +24,16 @@ impl CachedBlock {
     pub(super) fn new(bytes: Vec<u8>, entry: &Entry) -> Result<Self, Reason> {
         let (head, kind, stored) = BlockHead::read(&bytes)?;
         entry.check(&head)?;
-        if head.coding == Coding::Plain as u8 {
-            let found = Self { head, kind, columns_at: super::block::BLOCK_HEAD_BYTES, bytes };
-            found.view()?;
-            return Ok(found);
+        if head.coding != Coding::Plain as u8 {
+            return Self::expanded(head, kind, stored);
         }
+        let found = Self { head, kind, columns_at: super::block::BLOCK_HEAD_BYTES, bytes };
+        found.view()?;
+        Ok(found)
+    }
+
+    /// A block that was checked, and whose columns are stored as `stored`, compressed.
+    pub(super) fn expanded(head: BlockHead, kind: Kind, stored: &[u8]) -> Result<Self, Reason> {
         let mut plain = Vec::new();
         head.expand(stored, &mut plain)?;
         let found = Self { head, kind, columns_at: 0, bytes: plain };

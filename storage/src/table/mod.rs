@@ -38,6 +38,6 @@ pub(crate) use merge::{MergeSettings, merge};
 pub(crate) use pages::TablePages;
 pub(crate) use point::PointSpace;
 pub(crate) use reader::Table;
-pub(crate) use scan::{Batch, Field, ScanSpace, Window};
+pub(crate) use scan::{ScanSpace, Window, column_of};
 pub use sound::{TableReport, check_table};
 pub use writer::{TableStart, TableWriter};

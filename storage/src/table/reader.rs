@@ -138,6 +138,25 @@ impl Table {
         Ok((head, view))
     }
 
+    /// Hands a block to a scan: from the cache, where it is mapped if its columns are not compressed, or else through the cache.
+    pub(super) fn scanned<T>(&self, block: usize, take: impl FnOnce(&BlockHead, &BlockView<'_>) -> Result<T, Reason>) -> Result<T> {
+        let (entry, number) = (&self.footer.entries[block], block as u32);
+        let corrupt = |reason| self.corrupt(entry.offset, reason);
+        let found = match self.cache.get(self.number, number) {
+            Some(found) => found,
+            None => {
+                let (head, kind, stored) = self.block(entry)?;
+                if head.coding == super::block::Coding::Plain as u8 {
+                    return BlockView::read(&head, kind, stored).and_then(|view| take(&head, &view)).map_err(corrupt);
+                }
+                let found = Arc::new(CachedBlock::expanded(head, kind, stored).map_err(corrupt)?);
+                self.cache.insert(self.number, number, &found);
+                found
+            }
+        };
+        found.view().and_then(|view| take(&found.head, &view)).map_err(corrupt)
+    }
+
     /// A block from the cache, or from the file in one read.
     pub(super) fn cached(&self, block: usize) -> Result<Arc<CachedBlock>> {
         let number = block as u32;

@@ -3,12 +3,20 @@
 use super::{
     block::{BlockHead, BlockView, check_levels},
     shape::{
-        BASE_PRICE, BIDS, COMMON, LEVEL_END, VENUE_SEQ_FIRST, VENUE_SEQ_LAST, first_word, is_book, is_by_account, other, record_bytes,
-        row_columns,
+        BASE_PRICE, BIDS, COMMON, LEVEL_END, VENUE_SEQ_FIRST, VENUE_SEQ_LAST, body_words, first_word, is_book, is_by_account, other,
+        record_bytes, row_columns,
     },
 };
-use crate::error::Reason;
+use crate::{
+    error::Reason,
+    prefetch::{LINE_BYTES, prefetch},
+};
+use std::ops::{ControlFlow, Range};
 use tapewire_schemas::{BOOK_ROOT_BYTES, Kind, LEVEL_BYTES, RECORD_HEADER_BYTES};
+use zerocopy::IntoBytes;
+
+/// So many rows before a record is written memory is asked for its place.
+const ROWS_AHEAD: usize = 12;
 
 /// What the head of a record says beside its length and kind.
 #[derive(Clone, Copy, Debug)]
@@ -22,15 +30,20 @@ pub(super) struct RowHead {
 }
 
 impl RowHead {
+    /// The head of a record of so many bytes.
+    #[inline(always)]
+    pub(super) fn words(&self, kind: Kind, record_bytes: usize) -> [u64; RECORD_HEADER_BYTES / 8] {
+        let commit = record_bytes as u64 | (kind as u64) << 32 | (self.flags_venue & 0xff) << 40 | (self.flags_venue >> 8 & 0xffff) << 48;
+        let identity = u64::from(self.instrument_id) | self.sequence << 32;
+        [commit, identity, self.ts_event, self.ts_recv].map(u64::to_le)
+    }
+
     /// Writes the head of a record whose bytes are all of `record`; returns its body.
     #[inline(always)]
     pub(super) fn write<'a>(&self, kind: Kind, record: &'a mut [u8]) -> &'a mut [u8] {
-        let commit = record.len() as u64 | (kind as u64) << 32 | (self.flags_venue & 0xff) << 40 | (self.flags_venue >> 8 & 0xffff) << 48;
-        let identity = u64::from(self.instrument_id) | self.sequence << 32;
+        let words = self.words(kind, record.len());
         let (head, body) = record.split_at_mut(RECORD_HEADER_BYTES);
-        for (bytes, number) in head.as_chunks_mut::<8>().0.iter_mut().zip([commit, identity, self.ts_event, self.ts_recv]) {
-            *bytes = number.to_le_bytes();
-        }
+        head.copy_from_slice(words.as_bytes());
         body
     }
 }
@@ -119,7 +132,12 @@ impl Columns {
         &self.rows[index]
     }
 
-    /// The time by which a record is found, as [`tapewire_schemas::RecordRef::time`] says it; all columns were decoded.
+    /// All columns by record; those that were decoded say something.
+    pub(super) fn row_columns(&self) -> &[Vec<u64>] {
+        &self.rows
+    }
+
+    /// The time by which a record is found, as [`tapewire_schemas::RecordRef::time`] says it; the columns of times were decoded.
     #[inline]
     pub(super) fn time(&self, kind: Kind, row: usize) -> Option<u64> {
         let time = if self.rows[1][row] == 0 { self.rows[2][row] } else { self.rows[1][row] };
@@ -137,7 +155,7 @@ impl Columns {
     }
 
     #[inline(always)]
-    fn levels(&self, row: usize) -> std::ops::Range<usize> {
+    fn levels(&self, row: usize) -> Range<usize> {
         let ends = &self.rows[LEVEL_END];
         let from = if row == 0 { 0 } else { ends[row - 1] };
         from as usize..ends[row] as usize
@@ -152,45 +170,108 @@ impl Columns {
     /// Writes the record of every row to where `place` says it lies in `out`.
     pub(super) fn write_all(&self, out: &mut [u8], place: impl Fn(u64) -> usize) {
         let Some(kind) = self.kind else { return };
-        let fixed = record_bytes(kind, 0);
-        for (row, sequence) in self.rows[0].iter().enumerate() {
-            let from = place(*sequence);
-            if is_book(kind) {
-                let levels = self.levels(row);
-                self.write_book(kind, row, levels.clone(), &mut out[from..from + fixed + levels.len() * LEVEL_BYTES]);
-            } else {
-                self.write_words(kind, row, &mut out[from..from + fixed]);
+        let sequences = &self.rows[0];
+        // Places of one key's records lie far from one another.
+        let ask_ahead = |row: usize, out: &[u8]| {
+            if let Some(ahead) = sequences.get(row + ROWS_AHEAD) {
+                let ahead = place(*ahead);
+                prefetch(out, ahead);
+                prefetch(out, ahead + LINE_BYTES);
             }
+        };
+        if !is_book(kind) {
+            let _ = self.each_of_words(0..sequences.len(), |row, words| {
+                ask_ahead(row, out);
+                let from = place(sequences[row]);
+                out[from..from + words.len() * 8].copy_from_slice(words.as_bytes());
+                ControlFlow::Continue(())
+            });
+            return;
         }
+        let fixed = record_bytes(kind, 0);
+        for (row, sequence) in sequences.iter().enumerate() {
+            ask_ahead(row, out);
+            let (from, levels) = (place(*sequence), self.levels(row));
+            self.write_book(kind, row, levels.clone(), &mut out[from..from + fixed + levels.len() * LEVEL_BYTES]);
+        }
+    }
+
+    /// Calls `take` with the row and the words of each record, of a kind whose records are all as long, until it breaks.
+    #[inline(always)]
+    fn each_of_words(&self, rows: Range<usize>, take: impl FnMut(usize, &[u64]) -> ControlFlow<()>) -> ControlFlow<()> {
+        match self.kind.map_or(0, body_words) {
+            4 => self.each_of::<4, 8>(rows, take),
+            6 => self.each_of::<6, 10>(rows, take),
+            10 => self.each_of::<10, 14>(rows, take),
+            11 => self.each_of::<11, 15>(rows, take),
+            12 => self.each_of::<12, 16>(rows, take),
+            _ => ControlFlow::Continue(()),
+        }
+    }
+
+    /// [`Self::each_of_words`] of `ALL` words, of which `WORDS` are the body's: loops over them have no end to look for.
+    #[inline(always)]
+    fn each_of<const WORDS: usize, const ALL: usize>(
+        &self,
+        rows: Range<usize>,
+        mut take: impl FnMut(usize, &[u64]) -> ControlFlow<()>,
+    ) -> ControlFlow<()> {
+        let Some(kind) = self.kind else { return ControlFlow::Continue(()) };
+        let column = |index: usize| &self.rows[index][rows.clone()];
+        let [sequences, ts_events, ts_recvs, flags_venues] = [0, 1, 2, 3].map(column);
+        let instrument_ids = is_by_account(kind).then(|| column(COMMON));
+        let bodies: [&[u64]; WORDS] = std::array::from_fn(|word| column(first_word(kind) + word));
+        let mut words = [0u64; ALL];
+        for index in 0..rows.len() {
+            let head = RowHead {
+                sequence: sequences[index],
+                ts_event: ts_events[index],
+                ts_recv: ts_recvs[index],
+                flags_venue: flags_venues[index],
+                instrument_id: instrument_ids.map_or(self.id, |ids| ids[index] as u32),
+            };
+            let (first, body) = words.split_at_mut(ALL - WORDS);
+            first.copy_from_slice(&head.words(kind, ALL * 8));
+            body.iter_mut().zip(&bodies).for_each(|(word, column)| *word = column[index].to_le());
+            take(rows.start + index, &words)?;
+        }
+        ControlFlow::Continue(())
     }
 
     /// Writes the record of a row, of [`Self::record_bytes`] bytes.
     pub(super) fn write(&self, row: usize, out: &mut [u8]) {
-        match self.kind {
-            Some(kind) if is_book(kind) => self.write_book(kind, row, self.levels(row), out),
-            Some(kind) => self.write_words(kind, row, out),
-            None => {}
+        let _ = self.each(row..row + 1, &mut Vec::new(), |_, words| {
+            out.copy_from_slice(words.as_bytes());
+            ControlFlow::Continue(())
+        });
+    }
+
+    /// Calls `take` with the row and the words of each record until it breaks; `space` is memory to use.
+    #[inline(always)]
+    pub(super) fn each(
+        &self,
+        rows: Range<usize>,
+        space: &mut Vec<u64>,
+        mut take: impl FnMut(usize, &[u64]) -> ControlFlow<()>,
+    ) -> ControlFlow<()> {
+        let Some(kind) = self.kind else { return ControlFlow::Continue(()) };
+        if !is_book(kind) {
+            return self.each_of_words(rows, take);
         }
+        for row in rows {
+            space.resize(self.record_bytes(row) / 8, 0);
+            self.write_book(kind, row, self.levels(row), space.as_mut_bytes());
+            take(row, space)?;
+        }
+        ControlFlow::Continue(())
     }
 
     #[inline(always)]
-    fn write_book(&self, kind: Kind, row: usize, levels: std::ops::Range<usize>, out: &mut [u8]) {
+    fn write_book(&self, kind: Kind, row: usize, levels: Range<usize>, out: &mut [u8]) {
         let body = self.head(row).write(kind, out);
         let [first, last, bids, base_price] = [VENUE_SEQ_FIRST, VENUE_SEQ_LAST, BIDS, BASE_PRICE].map(|column| self.rows[column][row]);
         let book = BookHead { venue_seq: [first, last], bids, base_price };
         book.write(&self.level_prices[levels.clone()], &self.level_quantities[levels], body);
-    }
-
-    #[inline(always)]
-    fn write_words(&self, kind: Kind, row: usize, out: &mut [u8]) {
-        let mut head = self.head(row);
-        if is_by_account(kind) {
-            head.instrument_id = self.rows[COMMON][row] as u32;
-        }
-        let body = head.write(kind, out);
-        for (bytes, column) in body.as_chunks_mut::<8>().0.iter_mut().zip(&self.rows[first_word(kind)..]) {
-            *bytes = column[row].to_le_bytes();
-        }
     }
 }
 

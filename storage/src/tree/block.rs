@@ -9,6 +9,7 @@
 //! CRC-32 of table number, place in the file, compression, length and bytes. A block that lies elsewhere is no block.
 
 use super::version::{Fields, VersionRef, order, put_varint};
+use crate::zstandard;
 use std::{borrow::Cow, ops::Range};
 
 /// Entries from one restart to the next.
@@ -99,7 +100,7 @@ impl BlockBuilder {
         let packed = match compression {
             Compression::None => None,
             Compression::Lz4 => Some((LZ4, lz4_flex::block::compress(&self.bytes))),
-            Compression::Zstd(level) => zstd::bulk::compress(&self.bytes, level).ok().map(|packed| (ZSTD, packed)),
+            Compression::Zstd(level) => zstandard::compress(&self.bytes, level).ok().map(|packed| (ZSTD, packed)),
         };
         let kind = match packed.filter(|(_, packed)| packed.len() < self.bytes.len()) {
             Some((kind, packed)) => {
@@ -134,7 +135,13 @@ pub(crate) fn unpack(stored: &[u8], place: BlockPlace) -> Result<Cow<'_, [u8]>, 
     match kind {
         Some(NONE) if length == bytes.len() => Ok(Cow::Borrowed(bytes)),
         Some(LZ4) => lz4_flex::block::decompress(bytes, length).map(Cow::Owned).map_err(|_| "a block is not what LZ4 makes"),
-        Some(ZSTD) => zstd::bulk::decompress(bytes, length).map(Cow::Owned).map_err(|_| "a block is not what Zstandard makes"),
+        Some(ZSTD) => {
+            let mut plain = vec![0; length];
+            match zstandard::decompress(bytes, &mut plain) {
+                Ok(filled) if filled == length => Ok(Cow::Owned(plain)),
+                _ => Err("a block is not what Zstandard makes"),
+            }
+        }
         _ => Err("a block is compressed in a way that is not known"),
     }
 }

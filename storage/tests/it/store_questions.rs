@@ -7,9 +7,9 @@ use crate::{
 use fastrand::Rng;
 use std::{collections::BTreeMap, ops::ControlFlow};
 use tapewire_schemas::{
-    AccountUpdate, BookRef, Currency, Event, Level, OrderId, OrderState, OrderUpdate, Payload, Quote, RecordRef, Side, Stamp, Trade,
+    AccountUpdate, BookRef, Currency, Event, Kind, Level, OrderId, OrderState, OrderUpdate, Payload, Quote, RecordRef, Side, Stamp, Trade,
 };
-use tapewire_storage::{Bus, EventId, ScanBounds, Series, StorageError, Store, StoreSettings, StoreStep, StreamWriter};
+use tapewire_storage::{Bus, ColumnBatch, EventId, Field, ScanBounds, Series, StorageError, Store, StoreSettings, StoreStep, StreamWriter};
 use zerocopy::IntoBytes;
 
 const INSTRUMENTS: u32 = 7;
@@ -132,6 +132,7 @@ pub fn check(bus: &Bus, model: &Model, rng: &mut Rng) {
                 model.select(|sequence, record| Series::of(record) == *series && within(&bounds, sequence, record)),
                 "{series:?}"
             );
+            check_columns(&mut store, *series, &bounds, &found);
             let replayed = collect(|visit| store.replay(&bounds, visit));
             assert_eq!(replayed, model.select(|sequence, record| within(&bounds, sequence, record)));
         }
@@ -147,6 +148,47 @@ pub fn check(bus: &Bus, model: &Model, rng: &mut Rng) {
         assert!(matches!(store.get(first - 1), Err(StorageError::Pruned { .. })));
     }
     check_ids(&mut store, model, rng, last);
+}
+
+/// The fields of the records that a scan found, with the same bounds; also when it is broken off.
+#[track_caller]
+fn check_columns(store: &mut Store, series: Series, bounds: &ScanBounds, records: &[(u64, Vec<u8>)]) {
+    let is_book = series.kind == Kind::BookDelta;
+    let own = if is_book { Field::VenueSeqLast } else { Field::QUANTITY };
+    let fields = [own, Field::TsRecv, Field::Sequence, Field::TsEvent];
+    let word = |bytes: &[u8], at: usize| u64::from_le_bytes(bytes[at..at + 8].try_into().unwrap());
+    let expected: Vec<[u64; 4]> = (records.iter())
+        .map(|(sequence, bytes)| {
+            let own = word(bytes, if is_book { bytes.len() - 24 } else { 40 });
+            [own, word(bytes, 24), *sequence, word(bytes, 16)]
+        })
+        .collect();
+    let (mut found, mut batches) = (Vec::new(), 0);
+    let take = |batch: &ColumnBatch<'_>, found: &mut Vec<[u64; 4]>| {
+        found.extend((0..batch.len()).map(|row| [0, 1, 2, 3].map(|field| batch.column(field)[row])));
+    };
+    store
+        .scan_columns(series, bounds, &fields, |batch| {
+            take(batch, &mut found);
+            batches += 1;
+            ControlFlow::Continue(())
+        })
+        .unwrap();
+    assert_eq!(found, expected, "{series:?} {bounds:?}");
+    let (mut before, enough) = (Vec::new(), batches / 2 + 1);
+    batches = 0;
+    store
+        .scan_columns(series, bounds, &fields, |batch| {
+            take(batch, &mut before);
+            batches += 1;
+            if batches == enough { ControlFlow::Break(()) } else { ControlFlow::Continue(()) }
+        })
+        .unwrap();
+    assert!(expected.starts_with(&before) && batches <= enough);
+    for fields in [&[][..], &[Field::Sequence, Field::Word(11)], &[if is_book { Field::PRICE } else { Field::VenueSeqFirst }]] {
+        let refused = store.scan_columns(series, bounds, fields, |_| ControlFlow::Break(()));
+        assert!(matches!(refused, Err(StorageError::Setting { setting: "fields of a kind", .. })));
+    }
 }
 
 fn check_ids(store: &mut Store, model: &Model, rng: &mut Rng, last: u64) {

@@ -5,14 +5,14 @@
 //! store of it: level 0 alone, or tables at once, as the variant says. Segments of the log go when they are stored.
 
 use super::{Answers, Budget, Engine, Purpose, Variant};
-use crate::row::{Fold, Place, Row};
+use crate::row::{Fold, Place, Row, TwoColumns};
 use anyhow::{Context, Result, ensure};
 use std::{collections::BTreeMap, ops::ControlFlow, path::Path, thread::JoinHandle, time::Duration};
 use tapewire_schemas::{Body, Event, EventSlot, Kind, Payload, RECORDS_END, RECORDS_OFFSET, RecordRef, Stamp};
 use tapewire_stdx::wait::Wait;
 use tapewire_storage::{
-    Bus, Found, JournalOpener, JournalPage, JournalProgress, LogReader, RetentionPolicy, ScanBounds, Series, StopSignal, StorageError, Store,
-    StoreHold, StoreSettings, StoreStep, StoreTail, Stream, StreamWriter, WalSettings, WalStatus, prune_stream,
+    Bus, Field, Found, JournalOpener, JournalPage, JournalProgress, LogReader, RetentionPolicy, ScanBounds, Series, StopSignal,
+    StorageError, Store, StoreHold, StoreSettings, StoreStep, StoreTail, Stream, StreamWriter, WalSettings, WalStatus, prune_stream,
 };
 
 const STREAM: &str = "market";
@@ -279,6 +279,15 @@ impl Engine for Tapewire {
 
     fn scan_instrument(&mut self, kind: Kind, instrument_id: u32, fold: &mut impl Fold) -> Result<()> {
         Ok(self.store.scan(Series { kind, id: instrument_id }, &ScanBounds::ALL, folded(fold))?)
+    }
+
+    fn scan_columns(&mut self, kind: Kind, instrument_id: u32, fold: &mut TwoColumns) -> Result<()> {
+        let number = if kind == Kind::BookDelta { Field::VenueSeqFirst } else { Field::Word(0) };
+        self.store.scan_columns(Series { kind, id: instrument_id }, &ScanBounds::ALL, &[Field::TsEvent, number], |batch| {
+            fold.columns(batch.column(0), batch.column(1));
+            ControlFlow::Continue(())
+        })?;
+        Ok(())
     }
 
     fn scan(&mut self, fold: &mut impl Fold) -> Result<()> {

@@ -1,7 +1,7 @@
 //! Tables that are damaged, cut short or another stream's: an error, or the same answers.
 
 use super::*;
-use crate::series::Series;
+use crate::{columns::Field, series::Series};
 use std::fs;
 use std::ops::ControlFlow;
 
@@ -23,7 +23,10 @@ fn ask(made: &Made) -> Result<(), StorageError> {
             found += 1;
             ControlFlow::Continue(())
         })?;
-        table.scan_columns((key, &Window::ALL), &[Field::Sequence], &mut space, |batch| found += batch.len() as u64)?;
+        let _ = table.scan_columns((key, &Window::ALL), &[Field::Sequence], &mut space, &mut |batch| {
+            found += batch.len() as u64;
+            ControlFlow::Continue(())
+        })?;
     }
     assert_eq!(found, 2 * count);
     let mut space = FindSpace::default();
