@@ -3,7 +3,10 @@
 //! It holds `i64` mantissas at its instrument's scales, and follows a change of scale exactly or says that it cannot.
 
 use crate::{Body, BookRef, DecimalError, EventRef, Level, RecordRef, Scale};
-use std::{collections::BTreeMap, fmt::Write as _};
+use ladder::Ladder;
+use std::fmt::Write as _;
+
+mod ladder;
 
 /// A side of a book.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -23,19 +26,12 @@ pub struct Book {
     asks: Ladder,
 }
 
-/// Quantities by price, best first: keys are prices, xored with −1 for bids, which reverses their order.
-#[derive(Clone, Debug, PartialEq, Eq)]
-struct Ladder {
-    mask: i64,
-    quantities: BTreeMap<i64, i64>,
-}
-
 impl Book {
     /// An empty book.
     #[must_use]
     pub fn new(price_scale: Scale, quantity_scale: Scale) -> Self {
-        let side = |mask| Ladder { mask, quantities: BTreeMap::new() };
-        Self { price_scale, quantity_scale, bids: side(-1), asks: side(0) }
+        let (bids, asks) = (Ladder::new(BookSide::Bid), Ladder::new(BookSide::Ask));
+        Self { price_scale, quantity_scale, bids, asks }
     }
 
     /// Decimals of every price.
@@ -88,8 +84,8 @@ impl Book {
 
     /// Removes every level.
     pub fn clear(&mut self) {
-        self.bids.quantities.clear();
-        self.asks.quantities.clear();
+        self.bids.clear();
+        self.asks.clear();
     }
 
     /// Expresses the same book at other scales.
@@ -102,11 +98,12 @@ impl Book {
         }
         let convert = |level: Level| {
             let price = self.price_scale.rescale(level.price, price_scale)?;
-            Ok((price, self.quantity_scale.rescale(level.quantity, quantity_scale)?))
+            Ok(Level { price, quantity: self.quantity_scale.rescale(level.quantity, quantity_scale)? })
         };
         let side = |from: &Ladder| {
-            let quantities = from.levels().map(|level| convert(level).map(|(price, quantity)| (price ^ from.mask, quantity)));
-            Ok(Ladder { mask: from.mask, quantities: quantities.collect::<Result<_, DecimalError>>()? })
+            let mut to = Ladder::new(from.side());
+            from.levels().try_for_each(|level| convert(level).map(|level| to.set(level)))?;
+            Ok(to)
         };
         let (bids, asks) = (side(&self.bids)?, side(&self.asks)?);
         *self = Self { price_scale, quantity_scale, bids, asks };
@@ -133,7 +130,7 @@ impl Book {
     /// Number of levels of a side.
     #[must_use]
     pub fn level_count(&self, side: BookSide) -> usize {
-        self.ladder(side).quantities.len()
+        self.ladder(side).levels().len()
     }
 
     /// CRC-32 (zlib's) of the canonical text of at most `levels_max` levels of each side: bids best first as `b<price>,<size>;`, then asks as
@@ -158,21 +155,6 @@ impl Book {
             BookSide::Bid => &self.bids,
             BookSide::Ask => &self.asks,
         }
-    }
-}
-
-impl Ladder {
-    fn set(&mut self, level: Level) {
-        let key = level.price ^ self.mask;
-        if level.quantity == 0 {
-            self.quantities.remove(&key);
-        } else {
-            self.quantities.insert(key, level.quantity);
-        }
-    }
-
-    fn levels(&self) -> impl ExactSizeIterator<Item = Level> + '_ {
-        self.quantities.iter().map(|(key, quantity)| Level { price: key ^ self.mask, quantity: *quantity })
     }
 }
 
