@@ -1,12 +1,13 @@
-//! `tapewire stat`: how every stream, publisher and subscriber is, from shared memory; nobody is asked, and nobody waits.
+//! `tapewire stat`: how every stream, its store, publisher and subscribers are, from shared memory and manifests; nobody is asked, and nobody
+//! waits.
 
 use crate::{Outcome, args::StatArguments, console, signals::StopFlag};
 use serde_json::{Value, json};
 use std::time::{Duration, Instant};
 use tapewire_stdx::{clock::Clock, wait::Wait};
 use tapewire_storage::{
-    Bus, CellNumbers, CellReport, CellRole, LogReader, PublisherNumbers, StorageError, Stream, SubscriberNumbers, list_cells, list_streams,
-    stream_files,
+    Bus, CellNumbers, CellReport, CellRole, LogReader, PublisherNumbers, StorageError, StoreLevel, StoreStatus, Stream, SubscriberNumbers,
+    list_cells, list_streams, store_status, stream_files,
 };
 
 /// Sleeps are this long at most, so that a signal is heard.
@@ -49,7 +50,15 @@ fn look(bus: &Bus, arguments: &StatArguments) -> anyhow::Result<(Value, Outcome)
     let mut shown = Vec::new();
     for stream in &streams {
         match stream_json(stream, &cells, now_ns) {
-            Ok(value) => shown.push(value),
+            Ok(mut value) => {
+                // A store that is damaged hides nothing of the rest.
+                let store = store_status(stream).unwrap_or_else(|error| {
+                    faults.push(error);
+                    None
+                });
+                value["store"] = json!(store.map(|it| store_json(&it, now_ns)));
+                shown.push(value);
+            }
             Err(error) => faults.push(error),
         }
     }
@@ -80,6 +89,22 @@ fn stream_json(stream: &Stream, cells: &[CellReport], now_ns: u64) -> Result<Val
         "oldest": log.oldest()?, "seq_published": seq_published, "seq_durable": seq_durable, "segments": files.segments,
         "segment_bytes": files.segment_bytes, "written_now": files.is_written, "publishers": publishers, "subscribers": subscribers,
     }))
+}
+
+/// Of files nothing but what the manifest says of them; `inspect levels` looks at them.
+fn store_json(it: &StoreStatus, now_ns: u64) -> Value {
+    let level = |it: &StoreLevel| {
+        json!({
+            "level": it.level, "files": it.files(), "bytes": it.bytes, "records": it.records, "first_sequence": it.first,
+            "last_sequence": it.last,
+        })
+    };
+    json!({
+        "seq_stored": it.seq_stored, "kept_from": it.kept_from, "tailed_now": it.is_tailed, "backlog_segments": it.backlog.segments,
+        "backlog_bytes": it.backlog.bytes, "levels": it.levels.iter().map(level).collect::<Vec<_>>(), "state_files": it.state_files,
+        "state_bytes": it.state_bytes, "snapshots": it.snapshots,
+        "newest_snapshot_age_ms": it.snapshot_ts.map(|ts| now_ns.saturating_sub(ts) / 1_000_000),
+    })
 }
 
 fn age_ms(updated_ns: u64, now_ns: u64) -> Option<u64> {

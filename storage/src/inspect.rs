@@ -18,6 +18,7 @@ pub use page::{PageInspection, PageState, SealInspection, inspect_page};
 pub use probe::{DiskProbe, probe_disk};
 pub use segments::{SegmentInspection, inspect_segments};
 pub use store::{LevelsInspection, ManifestInspection, PartInspection, inspect_footer, inspect_levels, inspect_manifest, inspect_table};
+pub(crate) use streams::is_locked;
 pub use streams::{StreamFiles, list_streams, stream_files};
 
 use crate::error::Reason;

@@ -111,9 +111,9 @@ pub use retention::{
 pub use series::Series;
 pub use state::{StateBook, StateBookState, StateCounters, StateKeeper, StateReader, StateRecord, StateSource};
 pub use store::{
-    RepairMode, Snapshot, StopSignal, Store, StoreCounters, StoreLevel, StoreRepairReport, StoreSettings, StoreStep, StoreTail,
-    StoreVerifyReport, create_snapshot, delete_snapshot, delete_unfinished_snapshots, list_snapshots, open_state, repair_store,
-    restore_snapshot, verify_store,
+    RepairMode, Snapshot, StopSignal, Store, StoreBacklog, StoreCounters, StoreLevel, StoreRepairReport, StoreSettings, StoreStatus,
+    StoreStep, StoreTail, StoreVerifyReport, create_snapshot, delete_snapshot, delete_unfinished_snapshots, list_snapshots, open_state,
+    repair_store, restore_snapshot, store_status, verify_store,
 };
 pub use stored::StoreMark;
 pub use table::{FilterInspection, SeriesInspection, StripeInspection, TableInspection, TableReport, TableStart, TableWriter, check_table};

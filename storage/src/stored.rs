@@ -6,9 +6,12 @@ use crate::{
     error::{Result, StorageError},
     journal::{JournalMap, JournalState},
     small_file,
+    writer::wait_for_lock,
 };
 
 const FILE_NAME: &str = "stored";
+/// Who has its lock has the store.
+pub(crate) const LOCK_NAME: &str = "store.lock";
 
 /// The store's right to say how far it has come; one at a time, in any process.
 ///
@@ -31,9 +34,9 @@ impl StoreMark {
         if stream.epoch()?.is_none() {
             return Err(StorageError::NoStream { path: stream.bus().directory().to_owned(), stream: stream.name().to_owned() });
         }
-        let path = stream.path("store.lock");
+        let path = stream.path(LOCK_NAME);
         let lock = stream.disk().open(&path, Access::CreatePrivate).map_err(StorageError::io("create", &path))?;
-        if !lock.try_lock().map_err(StorageError::io("lock", &path))? {
+        if !wait_for_lock(lock.as_ref(), &path)? {
             return Err(StorageError::StoreActive { path: stream.directory().to_owned() });
         }
         let mark = Self { stream: stream.clone(), seq_stored: seq_stored(stream)?, lock };

@@ -15,6 +15,7 @@ use rustix::{
     process::{Pid, test_kill_process},
 };
 use std::{
+    path::Path,
     sync::Arc,
     thread::JoinHandle,
     time::{Duration, Instant},
@@ -59,7 +60,7 @@ impl WalSettings {
     }
 }
 
-/// How long a new writer waits for the lock of one that is dying, and how often it looks.
+/// How long is waited for a lock, and how often it is looked at.
 const LOCK_WAIT_MAX: Duration = Duration::from_millis(500);
 const LOCK_LOOK_INTERVAL: Duration = Duration::from_millis(5);
 
@@ -85,13 +86,7 @@ impl WriterLock {
             other => other,
         }
         .map_err(StorageError::io("open", &path))?;
-        // A writer that was killed a moment ago keeps the lock until the system has cleared it away.
-        let from = Instant::now();
-        while !file.try_lock().map_err(StorageError::io("lock", &path))? {
-            if from.elapsed() < LOCK_WAIT_MAX {
-                Wait::Sleep(LOCK_LOOK_INTERVAL).once();
-                continue;
-            }
+        if !wait_for_lock(file.as_ref(), &path)? {
             let mut text = [0; 10];
             let pid = file.read_exact_at(&mut text, 0).ok().and_then(|()| std::str::from_utf8(&text).ok()?.trim().parse().ok());
             return Err(match pid.unwrap_or(0) {
@@ -102,6 +97,19 @@ impl WriterLock {
         file.write_all_at(format!("{:<10}", std::process::id()).as_bytes(), 0).map_err(StorageError::io("write", &path))?;
         Ok(Self { file })
     }
+}
+
+/// Takes a lock; `false` where somebody keeps it. Who was killed a moment ago has it until the system has cleared it away, and who looks whether
+/// anybody has it, for an instant.
+pub(crate) fn wait_for_lock(file: &dyn DiskFile, path: &Path) -> Result<bool> {
+    let from = Instant::now();
+    while !file.try_lock().map_err(StorageError::io("lock", path))? {
+        if from.elapsed() >= LOCK_WAIT_MAX {
+            return Ok(false);
+        }
+        Wait::Sleep(LOCK_LOOK_INTERVAL).once();
+    }
+    Ok(true)
 }
 
 /// Whether there is such a process, as far as this one may see.

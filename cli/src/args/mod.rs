@@ -112,7 +112,7 @@ pub enum Command {
     Repair(RepairArguments),
     /// Look at the cursors of a stream, and move them.
     Cursor(CursorArguments),
-    /// Show how every stream, publisher and subscriber is, from shared memory.
+    /// Show how every stream, its store, publisher and subscribers are, from shared memory and manifests.
     Stat(StatArguments),
     /// Look at the machine, and at a bus, for what is in the way of a fast and safe one; say what to do.
     Doctor(DoctorArguments),

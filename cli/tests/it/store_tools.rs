@@ -82,6 +82,63 @@ fn a_store_is_shown() {
     run(&tool(&other, "inspect manifest", "")).exits(0);
 }
 
+/// What `stat` says of the first stream's store.
+#[track_caller]
+fn stat(bus: &TestBus, code: i32) -> Value {
+    run(&tool(bus, "stat", "--stream market")).exits(code).json()["streams"][0]["store"].clone()
+}
+
+/// `stat` says how the store is without opening it: what it has, what it is behind, its snapshots, and whether a tail has it.
+#[test]
+fn a_store_is_seen_by_stat() {
+    let bus = TestBus::new();
+    run(&bus.publish("sim:seed=5,events=100")).exits(0);
+    assert_eq!(stat(&bus, 0), Value::Null);
+    let bus = stored(60_000);
+    let (seen, shown) = (stat(&bus, 0), levels(&bus));
+    let (list, wanted) = (seen["levels"].as_array().unwrap(), shown["levels"].as_array().unwrap());
+    assert_eq!(list.iter().map(|it| it["level"].as_u64().unwrap()).collect::<Vec<_>>(), [0, 1, 2], "{seen:#}");
+    for (level, wanted) in list.iter().zip(wanted) {
+        for name in ["bytes", "records", "first_sequence", "last_sequence"] {
+            assert_eq!(level[name], wanted[name], "{name} of {level:#}");
+        }
+    }
+    let names = |directory: &str| std::fs::read_dir(bus.path().join("market/store").join(directory)).unwrap().count() as u64;
+    let files = |level: usize| list[level]["files"].as_u64().unwrap();
+    assert_eq!((files(0), files(1) + files(2), seen["state_files"].as_u64()), (names("segments"), names("tables"), Some(names("state"))));
+    assert!(seen["state_bytes"].as_u64() > Some(0), "{seen:#}");
+    assert_eq!((&seen["seq_stored"], &seen["tailed_now"], &seen["snapshots"]), (&shown["seq_stored"], &false.into(), &0.into()));
+    assert_eq!((&seen["backlog_segments"], &seen["newest_snapshot_age_ms"]), (&0.into(), &Value::Null));
+    // What is published and closed is what the tail is behind.
+    run(&bus.publish("sim:seed=6,events=20000,instruments=3 --segment-pages 4")).exits(0);
+    let behind = stat(&bus, 0);
+    let stored = seen["seq_stored"].as_u64().unwrap();
+    let waiting: Vec<PathBuf> = bus.segments().into_iter().filter(|path| first_of(path) > stored).collect();
+    let bytes: u64 = waiting.iter().map(|path| std::fs::metadata(path).unwrap().len()).sum();
+    assert!(waiting.len() > 1, "{waiting:?}");
+    assert_eq!((behind["backlog_segments"].as_u64(), behind["backlog_bytes"].as_u64()), (Some(waiting.len() as u64), Some(bytes)));
+    for name in ["one", "two"] {
+        run(&tool(&bus, "snapshot create", name)).exits(0);
+    }
+    let tail = Running::start(tapewire(&tool(&bus, "store", LEVELS)));
+    let caught_up = until("the tail has caught up", || Some(stat(&bus, 0)).filter(|it| it["backlog_segments"] == 0));
+    assert_eq!((&caught_up["tailed_now"], &caught_up["snapshots"], &caught_up["backlog_bytes"]), (&true.into(), &2.into(), &0.into()));
+    assert!(caught_up["newest_snapshot_age_ms"].is_u64() && caught_up["seq_stored"].as_u64() > Some(stored), "{caught_up:#}");
+    let text = run(&tool(&bus, "stat", "--output text")).exits(0).stdout;
+    assert!(text.contains("backlog segments: 0") && text.contains("tailed now: true") && text.contains("first sequence: 1"), "{text}");
+    tail.terminate().exits(0);
+    assert_eq!(stat(&bus, 0)["tailed_now"], false);
+    // Of a damaged store everything else is seen.
+    flip(&bus.path().join("market/store/manifest.log"), 20);
+    let damaged = run(&tool(&bus, "stat", "--stream market")).exits(3).says(&[]).json();
+    assert!(damaged["faults"][0].as_str().unwrap().contains("manifest.log"), "{damaged:#}");
+    assert_eq!((&damaged["streams"][0]["stream"], &damaged["streams"][0]["store"]), (&"market".into(), &Value::Null), "{damaged:#}");
+}
+
+fn first_of(segment: &Path) -> u64 {
+    segment.file_stem().unwrap().to_str().unwrap().strip_prefix("wal_").unwrap().parse().unwrap()
+}
+
 #[test]
 fn everything_is_compacted_at_once() {
     let bus = stored(60_000);

@@ -49,12 +49,18 @@ pub fn stream_files(stream: &Stream) -> Result<StreamFiles> {
     }
     let names = disk.list(stream.directory()).map_err(StorageError::io("list", stream.directory()))?;
     files.temporary = names.into_iter().filter(|name| name.ends_with(".tmp")).collect();
-    let lock = stream.path("writer.lock");
-    files.is_written = match disk.open(&lock, Access::Read) {
-        Ok(file) => Some(!file.try_lock().map_err(StorageError::io("lock", &lock))?),
-        Err(error) if error.kind() == std::io::ErrorKind::NotFound => Some(false),
-        Err(error) if error.kind() == std::io::ErrorKind::PermissionDenied => None,
-        Err(error) => return Err(StorageError::io("open", &lock)(error)),
-    };
+    files.is_written = is_locked(stream, "writer.lock")?;
     Ok(files)
+}
+
+/// Whether somebody has a lock of the stream now; `None` where this process may not ask. Asking takes it for an instant: whoever takes it for
+/// longer looks more than once.
+pub(crate) fn is_locked(stream: &Stream, name: &str) -> Result<Option<bool>> {
+    let lock = stream.path(name);
+    match stream.disk().open(&lock, Access::Read) {
+        Ok(file) => Ok(Some(!file.try_lock().map_err(StorageError::io("lock", &lock))?)),
+        Err(error) if error.kind() == std::io::ErrorKind::NotFound => Ok(Some(false)),
+        Err(error) if error.kind() == std::io::ErrorKind::PermissionDenied => Ok(None),
+        Err(error) => Err(StorageError::io("open", &lock)(error)),
+    }
 }

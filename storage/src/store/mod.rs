@@ -14,6 +14,7 @@ mod repair;
 mod settings;
 mod snapshot;
 mod state;
+mod status;
 mod tail;
 mod verify;
 
@@ -27,5 +28,6 @@ pub use reader::{Store, StoreLevel};
 pub use repair::{RepairMode, StoreRepairReport, repair_store};
 pub use settings::StoreSettings;
 pub use snapshot::{Snapshot, create_snapshot, delete_snapshot, delete_unfinished_snapshots, list_snapshots, restore_snapshot};
+pub use status::{StoreBacklog, StoreStatus, store_status};
 pub use tail::{StoreCounters, StoreStep, StoreTail};
 pub use verify::{StoreVerifyReport, verify_store};

@@ -44,6 +44,28 @@ pub struct StoreLevel {
     pub last: u64,
 }
 
+impl StoreLevel {
+    /// Its files: a segment has its footer beside it.
+    #[must_use]
+    pub fn files(&self) -> u64 {
+        if self.level == 0 { 2 * self.parts } else { self.parts }
+    }
+}
+
+/// Parts by level, the newest first.
+pub(super) fn levels_of(parts: &[Part]) -> Vec<StoreLevel> {
+    let mut levels: BTreeMap<u8, StoreLevel> = BTreeMap::new();
+    for Part { level, span } in parts {
+        let sum = levels.entry(*level).or_insert(StoreLevel { level: *level, first: span.first, ..StoreLevel::default() });
+        sum.parts += 1;
+        sum.records += span.last - span.first + 1;
+        sum.bytes += span.bytes;
+        sum.record_bytes += span.record_bytes;
+        sum.last = span.last;
+    }
+    levels.into_values().collect()
+}
+
 /// A stream's history: what the store has, and behind it what the log has. A stream without a store is answered from its log.
 ///
 /// Every question is answered as of the opening or the last [`Self::refresh`]: what was published later is not seen.
@@ -133,16 +155,7 @@ impl Store {
     /// What each level has, from level 0 on.
     #[must_use]
     pub fn levels(&self) -> Vec<StoreLevel> {
-        let mut levels: BTreeMap<u8, StoreLevel> = BTreeMap::new();
-        for Part { level, span } in self.version().map_or(&[][..], |version| &version.parts) {
-            let sum = levels.entry(*level).or_insert(StoreLevel { level: *level, first: span.first, ..StoreLevel::default() });
-            sum.parts += 1;
-            sum.records += span.last - span.first + 1;
-            sum.bytes += span.bytes;
-            sum.record_bytes += span.record_bytes;
-            sum.last = span.last;
-        }
-        levels.into_values().collect()
+        levels_of(self.version().map_or(&[][..], |version| &version.parts))
     }
 
     /// Parts that may have something within the bounds, oldest first.

@@ -11,6 +11,7 @@ use super::{
     pace::{Pace, StopSignal},
     settings::StoreSettings,
     state::StoreState,
+    status::backlog,
 };
 use crate::{
     bus::Stream,
@@ -181,14 +182,8 @@ impl StoreTail {
     /// What the file system says.
     pub fn backlog_bytes(&self) -> Result<u64> {
         let hot: u64 = self.manifest.version().parts.iter().filter(|part| part.level == 0).map(|part| part.span.bytes).sum();
-        let mut bytes = hot.saturating_sub(self.settings.hot_bytes_max);
-        let segments = list_segments(&self.stream)?;
-        for first in segments.iter().filter(|first| **first > self.manifest.version().last()).take(segments.len().saturating_sub(1)) {
-            if let Some(segment) = OpenSegment::open(&self.stream, *first, false)? {
-                bytes += segment.bytes()?;
-            }
-        }
-        Ok(bytes)
+        let waiting = backlog(&self.stream, self.manifest.version().last())?;
+        Ok(hot.saturating_sub(self.settings.hot_bytes_max) + waiting.bytes)
     }
 
     /// Does the next piece of work: the oldest goes first that is too old or too much, then a segment that is sealed is taken, then compaction.
