@@ -4,6 +4,8 @@ mod feeds;
 mod files;
 mod log;
 mod memory;
+mod sst;
+mod store;
 mod table;
 mod text;
 
@@ -20,6 +22,9 @@ pub fn targets() -> Vec<Target> {
         log::segment_of_the_dead(),
         log::journal(),
         table::table(),
+        store::manifest(),
+        store::footer(),
+        sst::sst(),
         files::registry(),
         files::bus_id(),
         files::epoch(),

@@ -18,53 +18,60 @@ const BLOCK_HEAD_BYTES: usize = 80;
 /// Records of a piece of a stripe's keys.
 const PIECE_RECORDS: usize = 4096;
 
-/// Events of every kind that has columns of its own, `count` times.
+/// An event of every kind that has columns of its own.
+pub(super) fn events(index: u64, mut visit: impl FnMut(&Event<'_>)) {
+    let levels: Vec<Level> = (0..index as i64 % 7).map(|level| Level { price: 500 + level, quantity: 3 * level }).collect();
+    let (bids, asks) = levels.split_at(levels.len() / 2);
+    let book = BookRef { venue_seq_first: index, venue_seq_last: index + 2, bids, asks };
+    let currency = Currency::new("USDT").expect("it is short");
+    let account = AccountUpdate { account_id: 3, currency, balance: 7, ..AccountUpdate::default() };
+    let order_id = OrderId::from_text(if index.is_multiple_of(2) { "a" } else { "b" }).expect("it is short");
+    let order = OrderUpdate { order_id, account_id: 3, state: 1, price: 9, quantity: 4, ..OrderUpdate::default() };
+    let payloads = [
+        Payload::Trade(Trade { price: 500, quantity: 2, trade_id: index + 1, venue_seq: 0 }, Side::Sell),
+        Payload::BookDelta(book),
+        Payload::BookSnapshot(book),
+        Payload::Quote(Quote { bid_px: 500, bid_qty: 1, ask_px: 501, ask_qty: 2 }),
+        Payload::AccountUpdate(&account),
+        Payload::OrderUpdate(&order),
+        Payload::Control(Control::new(ControlCode::Heartbeat, 1, 0, 0)),
+    ];
+    for payload in payloads {
+        let stamp = Stamp { instrument_id: 1, venue_id: 2, ts_event: 1000 + 10 * index, ts_recv: 1003 + 10 * index };
+        visit(&Event { stamp, payload });
+    }
+}
+
+/// Writes a table of [`events`], `count` times.
 fn write(stream: &Stream, path: &std::path::Path, count: u64, zstd_level: i32) {
     let start = TableStart { first_sequence: 5, fence: TimeFence::default(), zstd_level };
     let mut writer = TableWriter::create(stream, path, start).expect("there is room");
     for index in 0..count {
-        let levels: Vec<Level> = (0..index as i64 % 7).map(|level| Level { price: 500 + level, quantity: 3 * level }).collect();
-        let (bids, asks) = levels.split_at(levels.len() / 2);
-        let book = BookRef { venue_seq_first: index, venue_seq_last: index + 2, bids, asks };
-        let currency = Currency::new("USDT").expect("it is short");
-        let account = AccountUpdate { account_id: 3, currency, balance: 7, ..AccountUpdate::default() };
-        let order_id = OrderId::from_text(if index % 2 == 0 { "a" } else { "b" }).expect("it is short");
-        let order = OrderUpdate { order_id, account_id: 3, state: 1, price: 9, quantity: 4, ..OrderUpdate::default() };
-        let payloads = [
-            Payload::Trade(Trade { price: 500, quantity: 2, trade_id: index + 1, venue_seq: 0 }, Side::Sell),
-            Payload::BookDelta(book),
-            Payload::BookSnapshot(book),
-            Payload::Quote(Quote { bid_px: 500, bid_qty: 1, ask_px: 501, ask_qty: 2 }),
-            Payload::AccountUpdate(&account),
-            Payload::OrderUpdate(&order),
-            Payload::Control(Control::new(ControlCode::Heartbeat, 1, 0, 0)),
-        ];
-        for payload in payloads {
-            let stamp = Stamp { instrument_id: 1, venue_id: 2, ts_event: 1000 + 10 * index, ts_recv: 1003 + 10 * index };
+        events(index, |event| {
             let sequence = writer.next_sequence();
-            for draft in (Event { stamp, payload }).records() {
+            for draft in event.records() {
                 let bytes = draft.to_bytes(sequence);
                 let mut words = vec![0u64; bytes.len() / 8];
                 words.as_mut_bytes().copy_from_slice(&bytes);
                 let record = RecordRef::new(words.as_bytes(), sequence).expect("it was made so");
                 writer.push(1 + (2 * index / count) as u32, &record).expect("there is room");
             }
-        }
+        });
     }
     writer.finish().expect("there is room");
 }
 
-fn number(bytes: &[u8], at: usize) -> Option<usize> {
+pub(super) fn number(bytes: &[u8], at: usize) -> Option<usize> {
     let number = u64::from_le_bytes(*bytes.get(at..)?.first_chunk()?);
     usize::try_from(number).ok()
 }
 
-fn short(bytes: &[u8], at: usize) -> Option<usize> {
+pub(super) fn short(bytes: &[u8], at: usize) -> Option<usize> {
     Some(u32::from_le_bytes(*bytes.get(at..)?.first_chunk()?) as usize)
 }
 
 /// Stores the CRC of a part of the file before it or elsewhere.
-fn seal(bytes: &mut [u8], part: Range<usize>, seed: &[u8], at: usize) -> Option<()> {
+pub(super) fn seal(bytes: &mut [u8], part: Range<usize>, seed: &[u8], at: usize) -> Option<()> {
     let mut hasher = crc32fast::Hasher::new();
     hasher.update(seed);
     hasher.update(bytes.get(part)?);

@@ -19,6 +19,9 @@ pub(crate) struct PartSpan {
     pub(crate) ts_max: u64,
 }
 
+/// Bytes of a part at most: sums over all that a manifest has room for fit a number.
+pub(crate) const BYTES_MAX: u64 = 1 << 40;
+
 /// One change.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) enum Edit {
@@ -56,7 +59,8 @@ impl PartSpan {
         let mut epoch = |key| u32::try_from(words.number(key)?).ok();
         let (epoch_first, epoch_last) = (epoch("epoch_first")?, epoch("epoch_last")?);
         let (ts_min, ts_max) = (words.number("ts_min")?, words.number("ts_max")?);
-        let is_possible = first >= 1 && first <= last && last < u64::MAX && epoch_first <= epoch_last;
+        let is_possible =
+            first >= 1 && first <= last && last < u64::MAX && epoch_first <= epoch_last && bytes.max(record_bytes) <= BYTES_MAX;
         is_possible.then_some(Self { first, last, bytes, record_bytes, epoch_first, epoch_last, ts_min, ts_max })
     }
 }

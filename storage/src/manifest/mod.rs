@@ -19,7 +19,7 @@ mod tests;
 mod text;
 mod version;
 
-pub(crate) use edit::{Edit, PartSpan};
+pub(crate) use edit::{BYTES_MAX as PART_BYTES_MAX, Edit, PartSpan};
 pub(crate) use log::{Manifest, ManifestText, read_manifest, tree_version};
 pub use text::ManifestLine;
 pub(crate) use text::manifest_lines;

@@ -1,4 +1,4 @@
-use super::{Edit, Manifest, PartSpan, Version, log::parse, read_manifest, tree_version};
+use super::{Edit, Manifest, PART_BYTES_MAX, PartSpan, Version, log::parse, read_manifest, tree_version};
 use crate::{bus::Bus, error::StorageError, tree::TreeEdit};
 use proptest::prelude::*;
 
@@ -61,6 +61,19 @@ fn what_contradicts_is_refused_and_changes_nothing() {
     assert_eq!((version.kept_from, version.last()), (11, 12));
     version.apply(&[Edit::RemoveSegment { first: 11 }, Edit::Keep { first: 13 }]).unwrap();
     assert_eq!((version.parts.len(), version.last()), (0, 12));
+}
+
+/// Numbers that no file has would make sums of them run over.
+#[test]
+fn a_part_has_a_possible_number_of_bytes() {
+    let text = |bytes: u64, record_bytes: u64| {
+        let span = "first=1 last=2";
+        format!("+segment {span} bytes={bytes} record_bytes={record_bytes} epoch_first=1 epoch_last=1 ts_min=1 ts_max=2")
+    };
+    assert!(Edit::read(&text(PART_BYTES_MAX, PART_BYTES_MAX)).is_some());
+    for (bytes, record_bytes) in [(PART_BYTES_MAX + 1, 1), (1, PART_BYTES_MAX + 1), (u64::MAX, u64::MAX)] {
+        assert_eq!(Edit::read(&text(bytes, record_bytes)), None);
+    }
 }
 
 /// Every cut of a manifest is one of its states, and every changed byte is refused, or is what a crash may leave of the last line.

@@ -30,7 +30,7 @@ fn choose_seal(version: &Version, settings: &StoreSettings) -> Option<Vec<Part>>
     let (mut chosen, mut record_bytes) = (Vec::new(), 0);
     for part in segments {
         record_bytes += part.span.record_bytes;
-        if too_many == 0 || !follows(&chosen, &part) || (!chosen.is_empty() && record_bytes > settings.table_record_bytes_max) {
+        if too_many == 0 || !follows(&chosen, &part) || (!chosen.is_empty() && record_bytes > settings.table_bytes()) {
             break;
         }
         too_many = too_many.saturating_sub(part.span.bytes);
@@ -52,14 +52,14 @@ fn choose_merge(version: &Version, settings: &StoreSettings) -> Option<Vec<Part>
     let first = tables.first()?;
     let (mut chosen, mut record_bytes) = (Vec::new(), 0);
     for part in tables.iter().take_while(|part| window(part) == window(first)) {
-        if !follows(&chosen, part) || (!chosen.is_empty() && record_bytes + part.span.record_bytes > settings.merged_record_bytes_max) {
+        if !follows(&chosen, part) || (!chosen.is_empty() && record_bytes + part.span.record_bytes > settings.merged_bytes()) {
             return Some(chosen);
         }
         record_bytes += part.span.record_bytes;
         chosen.push(*part);
     }
     let is_window_over = tables.len() > chosen.len();
-    let is_full = record_bytes >= settings.merged_record_bytes_max;
+    let is_full = record_bytes >= settings.merged_bytes();
     (is_window_over || is_full).then_some(chosen)
 }
 

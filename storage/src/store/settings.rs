@@ -1,6 +1,9 @@
 //! What the store keeps, and how.
 
-use crate::error::{Result, StorageError};
+use crate::{
+    error::{Result, StorageError},
+    manifest::PART_BYTES_MAX,
+};
 
 /// Settings of a store's write side; any store can be opened with any of them.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -42,6 +45,16 @@ impl Default for StoreSettings {
 }
 
 impl StoreSettings {
+    /// Bytes of records that a table of segments takes: as many as are wanted, and as a manifest can name.
+    pub(super) fn table_bytes(&self) -> u64 {
+        self.table_record_bytes_max.min(PART_BYTES_MAX / 2)
+    }
+
+    /// Bytes of records that a table of tables takes, likewise.
+    pub(super) fn merged_bytes(&self) -> u64 {
+        self.merged_record_bytes_max.min(PART_BYTES_MAX / 2)
+    }
+
     pub(crate) fn check(&self) -> Result<()> {
         let wrong = |setting, value, reason| Err(StorageError::Setting { setting, value, reason });
         if !(0..=19).contains(&self.zstd_level) {

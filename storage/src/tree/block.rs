@@ -8,7 +8,7 @@
 //! In the file a block is these bytes, compressed or not, and behind them 12 more: compression u32 | length u32 of what was compressed |
 //! CRC-32 of table number, place in the file, compression, length and bytes. A block that lies elsewhere is no block.
 
-use super::version::{Fields, VersionRef, order, put_varint};
+use super::version::{Fields, VALUE_BYTES_MAX, VersionRef, order, put_varint};
 use crate::zstandard;
 use std::{borrow::Cow, ops::Range};
 
@@ -31,6 +31,9 @@ pub enum Compression {
 const NONE: u32 = 0;
 const LZ4: u32 = 1;
 const ZSTD: u32 = 2;
+
+/// Bytes of a block before compression at most: a block ends with the entry that fills it, and a value has half of that at most.
+const LENGTH_MAX: usize = 2 * VALUE_BYTES_MAX;
 
 /// Where a block lies, with its trailer.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -132,18 +135,42 @@ pub(crate) fn unpack(stored: &[u8], place: BlockPlace) -> Result<Cow<'_, [u8]>, 
     let (bytes, trailer) = checked.split_at(at);
     let mut fields = Fields(trailer);
     let (kind, length) = (fields.u32(), fields.u32().unwrap_or_default() as usize);
-    match kind {
-        Some(NONE) if length == bytes.len() => Ok(Cow::Borrowed(bytes)),
-        Some(LZ4) => lz4_flex::block::decompress(bytes, length).map(Cow::Owned).map_err(|_| "a block is not what LZ4 makes"),
+    if length > LENGTH_MAX {
+        return Err("a block says that it is longer than any");
+    }
+    let unpacked = match kind {
+        Some(NONE) => Cow::Borrowed(bytes),
+        Some(LZ4) => lz4_flex::block::decompress(bytes, length).map(Cow::Owned).map_err(|_| "a block is not what LZ4 makes")?,
         Some(ZSTD) => {
             let mut plain = vec![0; length];
-            match zstandard::decompress(bytes, &mut plain) {
-                Ok(filled) if filled == length => Ok(Cow::Owned(plain)),
-                _ => Err("a block is not what Zstandard makes"),
-            }
+            let filled = zstandard::decompress(bytes, &mut plain).map_err(|_| "a block is not what Zstandard makes")?;
+            plain.truncate(filled);
+            Cow::Owned(plain)
         }
-        _ => Err("a block is compressed in a way that is not known"),
+        _ => return Err("a block is compressed in a way that is not known"),
+    };
+    if unpacked.len() == length { Ok(unpacked) } else { Err("a block has another length than it says") }
+}
+
+/// Whether the restarts of a block are where its entries say: a search by key begins there.
+pub(crate) fn check_restarts(block: &[u8]) -> Result<(), &'static str> {
+    let (_, restarts) = parts(block)?;
+    let mut restarts = restarts.chunks_exact(4).map(|restart| Fields(restart).u32().unwrap_or_default() as usize);
+    let mut cursor = BlockCursor::default();
+    for index in 0usize.. {
+        let from = cursor.next;
+        if index.is_multiple_of(RESTART_COUNT) {
+            // Nothing is shared with what is before it.
+            cursor.key.clear();
+        }
+        if !cursor.advance(block)? {
+            break;
+        }
+        if index.is_multiple_of(RESTART_COUNT) && restarts.next() != Some(from) {
+            return Err("a restart of a block is not where an entry begins");
+        }
     }
+    restarts.next().map_or(Ok(()), |_| Err("a block has more restarts than entries"))
 }
 
 const BAD_ENTRY: &str = "an entry of a block reaches beyond it";

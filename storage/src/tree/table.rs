@@ -1,7 +1,7 @@
 //! A table open for reading: mapped, its index in memory, its filter checked once.
 
 use super::{
-    block::{BlockCursor, BlockPlace, TRAILER_BYTES, unpack},
+    block::{BlockCursor, BlockPlace, TRAILER_BYTES, check_restarts, unpack},
     footer::Footer,
     meta::SstMeta,
     place::TreePlace,
@@ -142,6 +142,7 @@ impl Table {
         for (index, entry) in self.index.iter().enumerate() {
             let block = self.block(index)?;
             let wrong = |reason| self.corrupt(entry.offset, reason);
+            check_restarts(&block).map_err(wrong)?;
             let mut cursor = BlockCursor::default();
             while cursor.advance(&block).map_err(wrong)? {
                 let version = cursor.version(&block);
