@@ -112,6 +112,7 @@ fn table_json(it: &TableInspection) -> Value {
             json!({
                 "offset": it.offset, "first_sequence": it.first, "last_sequence": it.last, "epoch": it.epoch, "keys": it.keys,
                 "blocks": it.blocks, "block_bytes": it.block_bytes, "order_bytes": it.order_bytes, "record_bytes": it.record_bytes,
+                "fence": { "ts_max": it.fence.ts_max, "late_ns_max": it.fence.late_ns_max },
             })
         })
         .collect();

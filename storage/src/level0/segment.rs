@@ -15,7 +15,7 @@ use std::{
     path::Path,
     sync::atomic::{AtomicU64, Ordering},
 };
-use tapewire_schemas::{PAGE_BYTES, PageView, RecordRef};
+use tapewire_schemas::{PAGE_BYTES, PageView, RECORDS_OFFSET, RecordRef, TimeFence};
 use zerocopy::IntoBytes;
 
 /// A sealed segment and its footer.
@@ -52,6 +52,18 @@ impl Level0 {
 
     pub(crate) fn epoch(&self) -> u32 {
         self.footer.head().epoch
+    }
+
+    /// What was known of times before the first record, as far as it counts: with it, from the end of the first page on, the fence is that of
+    /// the stream. The seal of that page says what all records up to its end amount to; what those of the page do not say themselves was so
+    /// before.
+    pub(crate) fn fence_before(&self) -> Result<TimeFence> {
+        let bytes = self.segment.mapped(0);
+        let page = self.segment.check(0, bytes)?;
+        let (all, mut own) = (page.seal.fence(), TimeFence::default());
+        own.note_records(&bytes[RECORDS_OFFSET..page.covered_end()]);
+        let before = |all: u64, own: u64| if all > own { all } else { 0 };
+        Ok(TimeFence { ts_max: before(all.ts_max, own.ts_max), late_ns_max: before(all.late_ns_max, own.late_ns_max) })
     }
 
     /// Number of the page that holds a sequence.

@@ -23,7 +23,6 @@ use crate::{
     table::{BlockCache, MergeSettings, Table, TableStart, TableWriter, merge},
     wal::{list_segments, segment_name},
 };
-use tapewire_schemas::TimeFence;
 use tapewire_stdx::failpoint::{FailPoint, pass};
 
 /// What a step did.
@@ -370,10 +369,11 @@ impl StoreTail {
     /// Writes a table of segments.
     fn seal(&self, parts: &[Part], path: &std::path::Path) -> Result<u64> {
         let mut pace = self.pace();
-        let start = TableStart { first_sequence: parts[0].span.first, fence: TimeFence::default(), zstd_level: 0 };
+        let open = |part: &Part| Level0::open(&self.stream, &self.files.segments(), &part.span);
+        let start = TableStart { first_sequence: parts[0].span.first, fence: open(&parts[0])?.fence_before()?, zstd_level: 0 };
         let mut writer = TableWriter::create(&self.stream, path, start)?;
         for part in parts {
-            let segment = Level0::open(&self.stream, &self.files.segments(), &part.span)?;
+            let segment = open(part)?;
             segment.read_all(|record, epoch| writer.push(epoch, record), |bytes| pace.step(bytes))?;
         }
         writer.finish()

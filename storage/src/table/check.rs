@@ -47,6 +47,8 @@ struct Space {
     words: Vec<u64>,
     /// Of every record of the stripe the number of its key, and one more; 0 where none was found yet.
     seen: Vec<u32>,
+    /// Their times, in the same order.
+    times: Vec<Option<u64>>,
 }
 
 /// What a block says it has, made anew from its records.
@@ -68,10 +70,12 @@ impl Table {
     pub(crate) fn check_all(&self, mut heard: impl FnMut(u64) -> bool) -> TableCheck {
         let (mut check, mut space) = (TableCheck::default(), Space::default());
         let filters = self.check_filters(&mut check);
-        let (mut record_bytes, mut ts) = (0, NOTHING);
+        let (mut record_bytes, mut ts, mut fence) = (0, NOTHING, self.footer.tail.fence());
         for (number, stripe) in self.stripes().iter().enumerate() {
             space.seen.clear();
             space.seen.resize(stripe.record_count as usize, 0);
+            space.times.clear();
+            space.times.resize(stripe.record_count as usize, None);
             let (mut bytes, faults) = (0, check.faults.len());
             for entry in &self.footer.entries[stripe.entries()] {
                 match self.check_block((number, stripe, entry), &filters, &mut space, &mut check) {
@@ -87,7 +91,15 @@ impl Table {
             }
             if check.faults.len() == faults {
                 self.check_stripe(stripe, &space.seen, bytes, &mut check);
+                space.times.iter().flatten().for_each(|time| fence.note(*time));
+                if fence != stripe.fence() {
+                    let reason =
+                        format!("a stripe says {:?} of the times up to its last record, and the records {fence:?}", stripe.fence());
+                    check.fault(stripe.order_offset, reason);
+                }
             }
+            // What is wrong is said once.
+            fence = stripe.fence();
             record_bytes += u64::from(stripe.record_bytes);
         }
         let tail = &self.footer.tail;
@@ -127,7 +139,7 @@ impl Table {
         space: &mut Space,
         check: &mut TableCheck,
     ) -> Result<u64, StorageError> {
-        let Space { plain, columns, words, seen } = space;
+        let Space { plain, columns, words, seen, times } = space;
         let corrupt = |reason: Reason| self.corrupt(entry.offset, reason);
         let (head, view) = self.view(entry, plain)?;
         columns.decode(&head, &view).map_err(corrupt)?;
@@ -145,9 +157,9 @@ impl Table {
             }
             before = sequence;
             bytes += words.len() as u64 * 8;
-            let place = sequence.checked_sub(stripe.first_sequence).and_then(|index| seen.get_mut(usize::try_from(index).ok()?));
-            match place {
-                Some(place) if *place == 0 => *place = key + 1,
+            let index = sequence.checked_sub(stripe.first_sequence).and_then(|index| usize::try_from(index).ok());
+            match index.and_then(|index| seen.get_mut(index).zip(times.get_mut(index))) {
+                Some((place, time)) if *place == 0 => (*place, *time) = (key + 1, record.time()),
                 Some(_) => return Err(corrupt(format!("record {sequence} is there twice").into())),
                 None => return Err(corrupt(format!("record {sequence} is none of its stripe").into())),
             }

@@ -154,6 +154,11 @@ pub(super) struct Stripe {
 const _: () = assert!(size_of::<Stripe>() == 56);
 
 impl Stripe {
+    /// What the times of the stream amount to up to the last record.
+    pub(super) fn fence(&self) -> tapewire_schemas::TimeFence {
+        tapewire_schemas::TimeFence { ts_max: self.fence_ts_max, late_ns_max: self.fence_late_ns_max }
+    }
+
     pub(super) fn last_sequence(&self) -> u64 {
         self.first_sequence + u64::from(self.record_count) - 1
     }

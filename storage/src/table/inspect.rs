@@ -11,7 +11,7 @@ use crate::{
     filter::Filter,
 };
 use std::{collections::BTreeMap, path::Path};
-use tapewire_schemas::{Kind, LEVEL_BYTES};
+use tapewire_schemas::{Kind, LEVEL_BYTES, TimeFence};
 
 /// Consecutive records of one epoch.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -34,6 +34,8 @@ pub struct StripeInspection {
     pub block_bytes: u64,
     /// Bytes that say which key each record has.
     pub order_bytes: u64,
+    /// What the times of the stream amount to up to its last record.
+    pub fence: TimeFence,
 }
 
 /// All blocks of one kind of one instrument or account.
@@ -146,6 +148,7 @@ fn stripes(footer: &Footer) -> Vec<StripeInspection> {
             record_bytes: it.record_bytes.into(),
             block_bytes: blocks.iter().map(|block| u64::from(block.bytes)).sum(),
             order_bytes: it.order_bytes(),
+            fence: it.fence(),
         }
     };
     footer.stripes.iter().map(stripe).collect()

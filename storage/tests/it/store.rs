@@ -1,8 +1,11 @@
 //! The store takes what is sealed, gives it back as it was, and never has less than it says.
 
 use crate::harness::{STREAM, TestBus, TestSequencer, check_all, names_with, settings};
+use std::ops::ControlFlow;
+use tapewire_schemas::{PAGE_BYTES, RecordRef, TimeFence};
 use tapewire_storage::{
-    Bus, LogReader, RetentionPolicy, StopSignal, StorageError, StoreHold, StoreSettings, StoreStep, StoreTail, StreamWriter, prune_stream,
+    Bus, LogReader, RetentionPolicy, ScanBounds, StopSignal, StorageError, Store, StoreHold, StoreSettings, StoreStep, StoreTail,
+    StreamWriter, inspect_table, prune_stream, verify_store,
 };
 
 /// A closed stream of about so many segments; its last sequence.
@@ -109,4 +112,35 @@ fn what_is_taken_without_end_is_compacted_and_given_up_meanwhile() {
     let bytes: u64 = tapewire_storage::Store::open(&test.bus.stream(STREAM)).unwrap().levels().iter().map(|level| level.bytes).sum();
     // One segment more may have been taken since the last look.
     assert!(bytes <= bytes_max + 4 * tapewire_schemas::PAGE_BYTES as u64, "{bytes} bytes of {bytes_max}, dropped first at {dropped_at:?}");
+}
+
+/// Fences of tables are those of the stream, whatever was compacted, and also where the store never had the beginning.
+#[test]
+fn a_stripe_has_the_fence_of_the_stream() {
+    for is_cut in [false, true] {
+        let test = TestBus::in_memory();
+        let stream = test.bus.stream(STREAM);
+        let last = written(&test.bus, 12);
+        let (mut fence, mut fences) = (TimeFence::default(), vec![TimeFence::default()]);
+        let look = |_, record: &RecordRef<'_>| {
+            record.time().into_iter().for_each(|time| fence.note(time));
+            fences.push(fence);
+            ControlFlow::Continue(())
+        };
+        Store::open(&stream).unwrap().replay(&ScanBounds::ALL, look).unwrap();
+        assert_eq!(fences.len() as u64, last + 1);
+        if is_cut {
+            let bytes_max = Some(8 * u64::from(settings().segment_pages) * PAGE_BYTES as u64);
+            prune_stream(&stream, &RetentionPolicy { bytes_max, ..RetentionPolicy::default() }, 0).unwrap();
+        }
+        settle(&mut open(&test.bus, cold()));
+        let directory = stream.directory().join("store/tables");
+        let tables: Vec<_> = names_with(&directory, ".tbl").iter().map(|name| inspect_table(&directory.join(name)).unwrap()).collect();
+        let first = tables.iter().map(|table| table.first).min().unwrap();
+        assert!(tables.len() > 1 && (first > 1) == is_cut, "{} tables from {first} on", tables.len());
+        for stripe in tables.iter().flat_map(|table| &table.stripes) {
+            assert_eq!(stripe.fence, fences[stripe.last as usize], "up to {}", stripe.last);
+        }
+        assert_eq!(verify_store(&stream, |_, _| {}).unwrap().unwrap().faults, []);
+    }
 }

@@ -1,5 +1,6 @@
 //! Tables that are damaged, cut short or another stream's: an error, or the same answers.
 
+use super::super::footer::Footer;
 use super::*;
 use crate::{columns::Field, series::Series};
 use std::fs;
@@ -81,6 +82,30 @@ fn a_bit_anywhere_is_said_or_changes_nothing() {
         }
         // Nobody reads what lies before a filter so that it begins where it should.
         assert!(silent < 128, "{silent} of {}", whole.len());
+    }
+}
+
+/// A fence that is not its records' is found, though every checksum holds.
+#[test]
+fn a_stripe_with_another_fence_is_said() {
+    let made = Made::new(350_000, 0);
+    let whole = fs::read(made.path()).unwrap();
+    let footer = Footer::read(&whole).unwrap();
+    assert!(footer.stripes.len() > 2 && made.open().unwrap().check_all(|_| true).faults.is_empty());
+    let changes: [fn(&mut Footer); 4] = [
+        |it| it.stripes[1].fence_ts_max += 1,
+        |it| it.stripes[2].fence_late_ns_max ^= 1,
+        |it| it.stripes[0].fence_ts_max = 0,
+        |it| it.tail.fence_late_ns_max = u64::MAX,
+    ];
+    for (number, change) in changes.into_iter().enumerate() {
+        let mut footer = footer.clone();
+        change(&mut footer);
+        let blocks = &whole[..footer.tail.directory_offset as usize];
+        let path = made.directory.path().join(format!("{number}.table"));
+        fs::write(&path, [blocks, &footer.tail.seal(&footer.entries, &footer.stripes)].concat()).unwrap();
+        let faults = made.open_at(&path).unwrap().check_all(|_| true).faults;
+        assert!(!faults.is_empty() && faults.iter().all(|(_, reason)| reason.contains("of the times up to")), "{number}: {faults:?}");
     }
 }
 

@@ -91,7 +91,8 @@ impl Made {
 
     /// Writes a table of some of the records; an epoch has a hundred thousand.
     fn write(&self, path: &std::path::Path, range: std::ops::Range<usize>, zstd_level: i32) {
-        let mut writer = TableWriter::create(&self.bus.stream("market"), path, start(FIRST + range.start as u64, zstd_level)).unwrap();
+        let start = TableStart { fence: self.fence(range.start), ..start(FIRST + range.start as u64, zstd_level) };
+        let mut writer = TableWriter::create(&self.bus.stream("market"), path, start).unwrap();
         for index in range {
             let sequence = FIRST + index as u64;
             assert_eq!(writer.next_sequence(), sequence);
@@ -103,6 +104,14 @@ impl Made {
 
     fn record(&self, sequence: u64) -> RecordRef<'_> {
         RecordRef::new(self.records[(sequence - FIRST) as usize].as_bytes(), sequence).unwrap()
+    }
+
+    /// What the times of so many records amount to.
+    fn fence(&self, count: usize) -> TimeFence {
+        let mut fence = TimeFence::default();
+        let times = (FIRST..).take(count).filter_map(|sequence| self.record(sequence).time());
+        times.for_each(|time| fence.note(time));
+        fence
     }
 
     /// Sequences whose records are as wanted.
@@ -328,6 +337,9 @@ fn tables_become_one() {
         assert_eq!(table.times(), made.open().unwrap().times());
         check_table(&made.bus.stream("market"), &merged).unwrap();
         check_ids(&made, &table);
+        for stripe in table.stripes() {
+            assert_eq!(stripe.fence(), made.fence((stripe.last_sequence() - FIRST) as usize + 1));
+        }
         made.check_pages(table).unwrap();
     }
     let refused = merge(&made.bus.stream("market"), &[tables[0], tables[2]], &merged, MergeSettings { zstd_level: 0 }, |_| true);
