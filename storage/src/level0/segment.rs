@@ -80,9 +80,13 @@ impl Level0 {
         }
         let page = self.segment.check(page_number as u64, self.segment.mapped(page_number as u64))?;
         page.check_owner(&self.stream, &self.segment.path)?;
-        let first = self.footer.head().first + u64::from(self.footer.pages()[page_number].first);
-        if page.header.first_sequence != first {
-            let reason = format!("the page begins with sequence {}, and the footer says {first}", page.header.first_sequence);
+        let (head, pages) = (self.footer.head(), self.footer.pages());
+        let first = head.first + u64::from(pages[page_number].first);
+        let last = pages.get(page_number + 1).map_or(head.last, |next| head.first + u64::from(next.first) - 1);
+        // Both ends: who looks for a record in the page that should have it must find it there.
+        if (page.header.first_sequence, page.seal.last_sequence) != (first, last) {
+            let (begins, ends) = (page.header.first_sequence, page.seal.last_sequence);
+            let reason = format!("the page has sequences {begins} to {ends}, and the footer says {first} to {last}");
             return Err(StorageError::corrupt(&self.segment.path, (page_number * PAGE_BYTES) as u64, reason));
         }
         // SYNC: as above.

@@ -221,9 +221,11 @@ struct Beside {
 impl Beside {
     /// Whether the store has a record as it is in the log.
     fn is_same(&mut self, sequence: u64, record: &RecordRef<'_>) -> Result<bool> {
+        let mut is_sought = false;
         loop {
             if self.next == 0 {
-                if !self.pages.seek(sequence)? {
+                // A page that is said to have it, and ends before, has it not.
+                if std::mem::replace(&mut is_sought, true) || !self.pages.seek(sequence)? {
                     return Ok(false);
                 }
                 (self.at, self.next) = (RECORDS_OFFSET, self.pages.page().map_or(0, |page| page.first_sequence()));
