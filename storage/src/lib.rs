@@ -74,7 +74,6 @@ mod state;
 mod store;
 mod stored;
 mod sync;
-#[allow(dead_code, unused_imports, reason = "what the store asks of tables is all here")]
 mod table;
 mod tree;
 mod verify;

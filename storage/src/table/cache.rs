@@ -83,7 +83,8 @@ impl BlockCache {
     }
 
     /// Bytes that it holds.
-    pub(crate) fn bytes(&self) -> u64 {
+    #[cfg(test)]
+    pub(super) fn bytes(&self) -> u64 {
         self.blocks.weight()
     }
 }

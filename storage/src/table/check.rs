@@ -195,14 +195,8 @@ impl Table {
             Err(error) => return check.error(error),
         };
         let (width, records) = (stripe.order_width(), seen.len());
-        let is_told = |(index, key): (usize, &u32)| {
-            if width == 0 {
-                return *key == 1;
-            }
-            let (at, length) = order::place(width, records, index);
-            let piece = all.get(at as usize..at as usize + length);
-            piece.and_then(|piece| order::key_at(piece, width, index)).is_some_and(|told| told as u64 + 1 == u64::from(*key))
-        };
+        let is_told =
+            |(index, key): (usize, &u32)| order::key_in(all, width, records, index).is_some_and(|told| told as u64 + 1 == u64::from(*key));
         if let Some((index, _)) = seen.iter().enumerate().find(|place| !is_told(*place)) {
             let reason = format!("record {} is said to be of another key than it is", stripe.first_sequence + index as u64);
             check.fault(stripe.order_offset, reason);

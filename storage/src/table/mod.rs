@@ -30,7 +30,6 @@ mod tests;
 mod writer;
 
 pub(crate) use cache::BlockCache;
-pub(crate) use check::TableCheck;
 pub(crate) use find::FindSpace;
 pub(crate) use inspect::inspect_table_file;
 pub use inspect::{FilterInspection, SeriesInspection, StripeInspection, TableInspection};

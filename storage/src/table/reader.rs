@@ -231,11 +231,6 @@ impl Table {
         Ok(all)
     }
 
-    /// Whether it has records of a key.
-    pub(crate) fn contains(&self, key: Series) -> bool {
-        (0..self.stripes().len()).any(|stripe| !self.footer.blocks_of(stripe, key).is_empty())
-    }
-
     /// Sequence of the last record of a key.
     pub(crate) fn latest_sequence(&self, key: Series) -> Option<u64> {
         let last = (0..self.stripes().len()).rev().find_map(|stripe| self.footer.blocks_of(stripe, key).last());
@@ -249,11 +244,5 @@ impl Table {
                 count(Series { kind, id: entry.id }, u64::from(entry.row_count));
             }
         }
-    }
-
-    /// The last record of a key.
-    pub(crate) fn latest<'a>(&self, key: Series, space: &'a mut PointSpace) -> Result<Option<RecordRef<'a>>> {
-        let last = (0..self.stripes().len()).rev().find_map(|stripe| self.footer.blocks_of(stripe, key).last());
-        last.map_or(Ok(None), |block| self.get_in(block..block + 1, self.footer.entries[block].last_sequence, space))
     }
 }

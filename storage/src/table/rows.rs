@@ -144,10 +144,6 @@ impl Columns {
         (kind.is_timed() && time != 0).then_some(time)
     }
 
-    pub(super) fn row_count(&self) -> usize {
-        self.row_count
-    }
-
     /// Bytes of the record of a row.
     pub(super) fn record_bytes(&self, row: usize) -> usize {
         let Some(kind) = self.kind else { return 0 };
