@@ -19,6 +19,7 @@
 #![allow(clippy::print_stdout, clippy::print_stderr, reason = "the binaries' tables go to stdout, their progress to stderr")]
 
 mod bus;
+mod command;
 mod disk_rate;
 pub mod durable;
 mod figures;
@@ -39,6 +40,7 @@ mod sink;
 pub mod state;
 pub mod throughput;
 
+pub use command::main;
 pub use figures::{Figures, Row};
 pub use follower::FollowBy;
 pub use options::{Options, Profile};

@@ -1,4 +1,4 @@
-//! The command line that both binaries share.
+//! Flags that the binaries share.
 
 use std::path::PathBuf;
 
