@@ -5,6 +5,7 @@
 //! what is to be done next, so nothing is done twice.
 
 use super::{
+    age::{is_older, telling_part, ts_written},
     compaction::{Compaction, choose},
     files::{StoreFiles, remove, sync_dir, temporary, write_whole},
     listing::listed_parts,
@@ -303,9 +304,11 @@ impl StoreTail {
         let version = self.manifest.version();
         let Some(part) = version.parts.first().copied().filter(|_| version.parts.len() > 1) else { return Ok(StoreStep::Idle) };
         let bytes: u64 = version.parts.iter().map(|part| part.span.bytes).sum();
-        // A part whose records have no times, as of a writer that wrote nothing but its start, is as old as the one behind it.
-        let ts_max = version.parts.iter().find(|part| part.span.ts_min <= part.span.ts_max).map(|part| part.span.ts_max);
-        let is_old = self.settings.age_ns_max.zip(ts_max).is_some_and(|(age, ts_max)| ts_now.saturating_sub(ts_max) > age);
+        let is_old = self.settings.age_ns_max.zip(telling_part(version)).is_some_and(|(age_ns_max, part)| {
+            let is_older = |ts_written| is_older(&part.span, ts_written, (ts_now, age_ns_max));
+            // Nobody asks the file system as long as the times say it.
+            is_older(None) || is_older(ts_written(&self.stream, &self.files, part))
+        });
         let is_much = self.settings.bytes_max.is_some_and(|bytes_max| bytes > bytes_max);
         if !is_old && !is_much {
             return Ok(StoreStep::Idle);
