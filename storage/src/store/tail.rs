@@ -196,34 +196,41 @@ impl StoreTail {
     ///
     /// # Errors
     /// [`StorageError::Corrupt`] where a segment is damaged or records are in neither WAL nor store, and what the file system says. What was
-    /// begun is undone, or is by the next opening; after a failure of the manifest open the store again.
+    /// begun is undone, or is by the next opening; after a failure of the manifest open the store again. Where there is no room for one thing
+    /// ([`StorageError::is_no_room`]), everything else was tried before that is said: giving up and compacting make room.
     pub fn work(&mut self, ts_now: u64) -> Result<StoreStep> {
-        // Before anything is taken: a stream that never pauses must not outgrow the bound.
-        match self.give_up(ts_now)? {
-            StoreStep::Idle => {}
-            dropped => return Ok(dropped),
-        }
-        // Nor may it keep level 0 from being compacted.
         self.turn = self.turn.wrapping_add(1);
-        if self.turn.is_multiple_of(COMPACTION_TURNS) {
-            match self.compact()? {
-                StoreStep::Idle => {}
-                compacted => return Ok(compacted),
+        // A stream that never pauses must not outgrow the bound, nor keep level 0 from being compacted.
+        let is_compaction_first = self.turn.is_multiple_of(COMPACTION_TURNS);
+        let mut no_room = None;
+        let steps: [&mut dyn FnMut(&mut Self) -> Result<StoreStep>; 4] = [
+            &mut |tail| tail.give_up(ts_now),
+            &mut |tail| if is_compaction_first { tail.compact() } else { Ok(StoreStep::Idle) },
+            &mut Self::take_in,
+            &mut Self::compact,
+        ];
+        for step in steps {
+            match step(self) {
+                Ok(StoreStep::Idle) => {}
+                // What comes next may make some.
+                Err(error) if error.is_no_room() && no_room.is_none() => no_room = Some(error),
+                Err(error) => return Err(no_room.unwrap_or(error)),
+                done => return done,
             }
         }
-        let taken = self.take()?;
-        if taken != StoreStep::Idle {
-            return Ok(taken);
-        }
-        if self.state.take(&mut self.manifest)? {
-            return Ok(StoreStep::State { through: self.state.sequence() });
-        }
-        match self.compact()? {
-            StoreStep::Idle => {}
-            compacted => return Ok(compacted),
+        if let Some(error) = no_room {
+            return Err(error);
         }
         let is_busy = self.state.save(&mut self.manifest)? || self.state.compact(&mut self.manifest)?;
         Ok(if is_busy { StoreStep::StateSaved } else { StoreStep::Idle })
+    }
+
+    /// Takes a segment, or, where there is none to take, into the state what the store has.
+    fn take_in(&mut self) -> Result<StoreStep> {
+        match self.take()? {
+            StoreStep::Idle if self.state.take(&mut self.manifest)? => Ok(StoreStep::State { through: self.state.sequence() }),
+            taken => Ok(taken),
+        }
     }
 
     pub(super) fn version(&self) -> &Version {

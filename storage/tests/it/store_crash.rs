@@ -21,13 +21,13 @@ const SEGMENT_PAGES: u32 = 2;
 const PAGES: u64 = 9;
 
 /// A bus and the memory that goes with it.
-struct Simulated {
-    bus: Bus,
-    disk: SimDisk,
+pub struct Simulated {
+    pub bus: Bus,
+    pub disk: SimDisk,
 }
 
 impl Simulated {
-    fn new(image: Image) -> Self {
+    pub fn new(image: Image) -> Self {
         let disk = SimDisk::new(image);
         let bus = Bus::open_or_create_on(Arc::new(disk.clone()), Path::new(BUS)).unwrap();
         Self { bus, disk }

@@ -1,11 +1,16 @@
 //! What the store gives up, and when: by age, and where there is no room.
 
 use crate::{
-    harness::{STREAM, TestBus, TestSequencer, settings},
-    store::{hot, open},
+    harness::{STREAM, TestBus, TestSequencer, check_all, settings},
+    sim_disk::{Fault, Image, Step},
+    store::{cold, hot, open, settle},
+    store_crash::Simulated,
 };
 use tapewire_schemas::{Event, Payload, Side, Stamp, Trade};
-use tapewire_storage::{Store, StoreSettings, StoreStep, StreamWriter};
+use tapewire_storage::{
+    Bus, LogReader, RetentionPolicy, StopSignal, Store, StoreHold, StoreSettings, StoreStep, StoreTail, StreamWriter, WalSettings,
+    prune_stream,
+};
 
 const HOUR_NS: u64 = 3_600_000_000_000;
 
@@ -47,4 +52,66 @@ fn a_time_far_ahead_keeps_nothing_for_ever() {
     // The newest part always stays.
     assert!(given_up > 0 && given_up < last, "{given_up} of {last}");
     assert_eq!(Store::open(&test.bus.stream(STREAM)).unwrap().levels()[0].parts, 1);
+}
+
+/// Pages of one more writer; the last sequence.
+fn write_pages(bus: &Bus, pages: u64) -> u64 {
+    let settings = WalSettings { journal_pages: 8, segment_pages: 2, flush_interval_us: 500 };
+    let writer = StreamWriter::open(bus, STREAM, &settings).unwrap();
+    let mut sequencer = TestSequencer::new(&writer);
+    sequencer.append_pages(pages);
+    sequencer.close(writer)
+}
+
+/// Some segments that are taken, and some that are not; the first sequence of the second writer, and the last.
+fn half_taken() -> (Simulated, u64, u64) {
+    let simulated = Simulated::new(Image::default());
+    let taken = write_pages(&simulated.bus, 8);
+    settle(&mut open(&simulated.bus, hot()));
+    // As the publisher does every second.
+    let nothing = RetentionPolicy { bytes_max: Some(u64::MAX), store: StoreHold::Required, ..RetentionPolicy::default() };
+    prune_stream(&simulated.bus.stream(STREAM), &nothing, 0).unwrap();
+    let last = write_pages(&simulated.bus, 5);
+    (simulated, taken + 1, last)
+}
+
+/// Giving up and pruning are what makes room: neither needs any.
+#[test]
+fn a_full_disk_is_no_reason_to_keep_what_may_go() {
+    let (simulated, second, last) = half_taken();
+    let (bus, stream) = (&simulated.bus, simulated.bus.stream(STREAM));
+    simulated.disk.fill();
+    let everything = RetentionPolicy { bytes_max: Some(0), store: StoreHold::Required, ..RetentionPolicy::default() };
+    let pruned = prune_stream(&stream, &everything, 0).unwrap();
+    assert!(pruned.deleted.len() >= 3 && pruned.oldest <= second, "{pruned:?}");
+    assert_eq!(check_all(bus, 1, &[1, second]), last);
+    let mut tail = StoreTail::open(&stream, StoreSettings { bytes_max: Some(1 << 20), ..hot() }, StopSignal::default()).unwrap();
+    let steps = settle(&mut tail);
+    assert!(matches!(steps[0], StoreStep::Dropped { first: 1, .. }), "{steps:?}");
+    assert_eq!(tail.seq_stored(), last, "{steps:?}");
+    let oldest = LogReader::open(&stream).unwrap().oldest().unwrap().unwrap();
+    assert!(oldest > 1);
+    assert_eq!(check_all(bus, oldest, &[1, second]), last);
+    // A power loss now finds what was said in place.
+    let crashed = Simulated::new(simulated.disk.image().crash(&mut fastrand::Rng::with_seed(1)));
+    assert_eq!(check_all(&crashed.bus, oldest, &[1, second]), last);
+}
+
+/// What cannot be taken for want of room does not keep from compacting what is there.
+#[test]
+fn a_take_that_fails_leaves_compaction_its_turn() {
+    let (simulated, _, last) = half_taken();
+    let image = simulated.disk.image().crash(&mut fastrand::Rng::with_seed(0));
+    let recorded = Simulated::new(image.clone());
+    let is_footer = |path: &std::path::Path| path.to_string_lossy().ends_with(".idx.tmp");
+    assert!(matches!(open(&recorded.bus, cold()).work(0).unwrap(), StoreStep::Taken { .. }));
+    let footer = recorded.disk.log().iter().position(|(step, _)| matches!(step, Step::Create(path) if is_footer(path))).unwrap();
+    let failing = Simulated::new(image);
+    failing.disk.fail_at(footer + 1, Fault::NoSpace);
+    let mut tail = open(&failing.bus, cold());
+    assert!(matches!(tail.work(0).unwrap(), StoreStep::Sealed { first: 1, .. }));
+    assert!(failing.disk.has_failed());
+    settle(&mut tail);
+    assert_eq!(tail.seq_stored(), last);
+    assert_eq!(Store::open(&failing.bus.stream(STREAM)).unwrap().levels().iter().map(|level| level.records).sum::<u64>(), last);
 }
