@@ -15,7 +15,9 @@ use std::{
         atomic::{AtomicU64, Ordering},
     },
 };
-use tapewire_storage::{Bus, Series, StopSignal, StorageError, Store, StoreSettings, StoreStep, StoreTail, StreamWriter, WalSettings};
+use tapewire_storage::{
+    Bus, Disk, Series, StopSignal, StorageError, Store, StoreSettings, StoreStep, StoreTail, StreamWriter, WalSettings,
+};
 
 const SEGMENT_PAGES: u32 = 2;
 const PAGES: u64 = 9;
@@ -31,6 +33,11 @@ impl Simulated {
         let disk = SimDisk::new(image);
         let bus = Bus::open_or_create_on(Arc::new(disk.clone()), Path::new(BUS)).unwrap();
         Self { bus, disk }
+    }
+
+    /// Its disk, for another bus on it.
+    pub fn bus_disk(&self) -> Arc<dyn Disk> {
+        Arc::new(self.disk.clone())
     }
 }
 
