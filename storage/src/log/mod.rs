@@ -239,7 +239,14 @@ impl LogReader {
         let segments = list_segments(&self.stream)?;
         let Some(oldest) = segments.first().copied() else {
             // All of it may be in the store.
-            return Ok(Some(if self.seek_store(sequence)? { Found::Page } else { Found::NotYet }));
+            if self.seek_store(sequence)? {
+                return Ok(Some(Found::Page));
+            }
+            // Or may have been there: what it gave up does not come again.
+            return match self.store.as_ref().map_or(0, StorePages::kept_from) {
+                oldest if sequence < oldest => Err(StorageError::Pruned { wanted: sequence, oldest }),
+                _ => Ok(Some(Found::NotYet)),
+            };
         };
         if sequence < oldest {
             // Who has opened a segment can finish it.

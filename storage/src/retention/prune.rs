@@ -11,6 +11,7 @@ use crate::{
     error::{Result, StorageError},
     journal::JournalCopy,
     small_file,
+    store::StorePages,
     stored::seq_stored,
     wal::{Validity, list_segments, segment_name, validate},
 };
@@ -140,8 +141,17 @@ fn look(stream: &Stream, ts_now: u64) -> Result<RetentionState> {
         newest_bytes: newer.iter().map(|(segment, _)| segment.bytes).sum(),
         holds,
         seq_stored: seq_stored(stream)?,
+        stored: stored_range(stream),
         ts_now,
     })
+}
+
+/// What the store has; nothing where that cannot be known.
+fn stored_range(stream: &Stream) -> Option<(u64, u64)> {
+    let store = StorePages::open(stream).inspect_err(|error| {
+        tracing::warn!(stream = stream.name(), %error, "the store cannot be looked at: what it has counts as not stored");
+    });
+    store.ok().flatten()?.range()
 }
 
 /// Whether the first page of a segment has a seal that holds.

@@ -128,6 +128,11 @@ impl StorePages {
         (!version.parts.is_empty()).then(|| (version.kept_from, version.last()))
     }
 
+    /// Everything before this was given up, as of the last look; 0 where there was never anything.
+    pub(crate) fn kept_from(&self) -> u64 {
+        self.store.version().kept_from
+    }
+
     /// Makes the page with a sequence current; `false` where the store does not have it.
     pub(crate) fn seek(&mut self, sequence: u64) -> Result<bool> {
         let is_here = |(part, _): &(Part, OpenPart)| (part.span.first..=part.span.last).contains(&sequence);

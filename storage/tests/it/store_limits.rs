@@ -1,15 +1,15 @@
 //! What the store gives up, and when: by age, and where there is no room.
 
 use crate::{
-    harness::{STREAM, TestBus, TestSequencer, check_all, settings},
+    harness::{STREAM, TestBus, TestSequencer, check_all, names_with, settings},
     sim_disk::{Fault, Image, Step},
-    store::{cold, hot, open, settle},
+    store::{cold, hot, open, settle, written},
     store_crash::Simulated,
 };
 use tapewire_schemas::{Event, Payload, Side, Stamp, Trade};
 use tapewire_storage::{
-    Bus, LogReader, RetentionPolicy, StopSignal, Store, StoreHold, StoreSettings, StoreStep, StoreTail, StreamWriter, WalSettings,
-    prune_stream,
+    Bus, Cursor, CursorPosition, Found, LogReader, RetentionPolicy, Standing, StopSignal, StorageError, Store, StoreHold, StoreSettings,
+    StoreStep, StoreTail, StreamWriter, WalSettings, prune_stream,
 };
 
 const HOUR_NS: u64 = 3_600_000_000_000;
@@ -114,4 +114,49 @@ fn a_take_that_fails_leaves_compaction_its_turn() {
     settle(&mut tail);
     assert_eq!(tail.seq_stored(), last);
     assert_eq!(Store::open(&failing.bus.stream(STREAM)).unwrap().levels().iter().map(|level| level.records).sum::<u64>(), last);
+}
+
+/// Who is behind the log and not behind the store loses nothing, and nobody says so.
+#[test]
+fn what_is_in_the_store_is_not_lost_to_anybody() {
+    let test = TestBus::in_memory();
+    let stream = test.bus.stream(STREAM);
+    let last = written(&test.bus, 6);
+    settle(&mut open(&test.bus, hot()));
+    Cursor::open(&stream, "late").unwrap().store(CursorPosition { epoch: 1, sequence: 2, ts_updated: 7 }).unwrap();
+    let mut reader = LogReader::open(&stream).unwrap();
+    reader.seek(3).unwrap();
+    let everything = RetentionPolicy { bytes_max: Some(0), store: StoreHold::Required, ..RetentionPolicy::default() };
+    let pruned = prune_stream(&stream, &everything, 0).unwrap();
+    assert!(pruned.deleted.len() > 3);
+    assert_eq!((pruned.overruled, pruned.held_by), (Vec::new(), Vec::new()));
+    let position = Cursor::load(&stream, "late").unwrap().unwrap();
+    assert_eq!(reader.standing(&position).unwrap(), Standing::Good);
+    assert_eq!(reader.seek(2).unwrap(), Found::Page);
+    assert_eq!(check_all(&test.bus, 1, &[1]), last);
+}
+
+/// What was given up is called so also where the log has nothing at all.
+#[test]
+fn what_was_given_up_does_not_come_again() {
+    let test = TestBus::in_memory();
+    let stream = test.bus.stream(STREAM);
+    let last = written(&test.bus, 6);
+    let mut tail = open(&test.bus, hot());
+    settle(&mut tail);
+    drop(tail);
+    let mut tail = open(&test.bus, StoreSettings { bytes_max: Some(2 << 20), ..hot() });
+    settle(&mut tail);
+    for name in names_with(stream.directory(), ".log").into_iter().filter(|name| name.starts_with("wal_")) {
+        std::fs::remove_file(stream.directory().join(name)).unwrap();
+    }
+    let mut reader = LogReader::open(&stream).unwrap();
+    let kept = reader.oldest().unwrap().unwrap();
+    assert!(kept > 1);
+    for wanted in [1, kept - 1] {
+        let refused = reader.seek(wanted);
+        assert!(matches!(refused, Err(StorageError::Pruned { wanted: told, oldest }) if (told, oldest) == (wanted, kept)), "{refused:?}");
+    }
+    assert_eq!(reader.seek(kept).unwrap(), Found::Page);
+    assert_eq!(reader.seek(last + 1).unwrap(), Found::NotYet);
 }
