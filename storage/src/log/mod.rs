@@ -77,6 +77,7 @@ pub struct LogReader {
     /// Where the files ended when nobody wrote them: epoch, last segment, last sequence.
     files_end: Option<(Option<EpochState>, u64, u64)>,
     pages_searched: u64,
+    records_searched: u64,
     /// The store, once something was asked that the WAL does not keep.
     store: Option<StorePages>,
     /// Keeps what is not read yet from being pruned, once a file was opened.
@@ -105,6 +106,7 @@ impl LogReader {
             unchecked_end: None,
             files_end: None,
             pages_searched: 0,
+            records_searched: 0,
             store: None,
             pin: None,
             is_pin_refused: false,

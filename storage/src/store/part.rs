@@ -64,6 +64,14 @@ impl OpenPart {
         }
     }
 
+    /// Where to begin to look for the first record at or after a time: everything of the part before it is earlier. `None` where all of it is.
+    pub(crate) fn start_of_time(&self, ts: u64) -> Result<Option<u64>> {
+        match self {
+            Self::Segment(segment) => segment.start_of_time(ts),
+            Self::Table(table) => Ok(table.start_of_time(ts)),
+        }
+    }
+
     /// Calls `visit` with every record of a series within the bounds, in order.
     pub(crate) fn scan(
         &self,
