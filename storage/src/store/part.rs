@@ -12,7 +12,7 @@ use crate::{
     table::{BlockCache, FindSpace, PointSpace, ScanSpace, Table, TablePages, Window},
 };
 use std::{ops::ControlFlow, sync::Arc};
-use tapewire_schemas::{Kind, PageView, RecordRef};
+use tapewire_schemas::{PageView, RecordRef};
 
 /// Events of one part of the store.
 #[derive(Clone, Debug)]
@@ -136,7 +136,7 @@ impl OpenPart {
         }
     }
 
-    /// Sequences of the records with an id, in order.
+    /// Sequences of the records with the id of a trade or an order, in order.
     pub(crate) fn find(&self, id: EventId, space: &mut PartSpace) -> Result<Vec<u64>> {
         let table = match self {
             Self::Segment(segment) => return segment.find(id),
@@ -150,14 +150,8 @@ impl OpenPart {
                 table.find_trade((instrument_id, trade_id), &mut space.find, |sequence, _| found.push(sequence))?;
             }
             EventId::Order(order_id) => table.find_order(&order_id, &mut space.find, |sequence, _| found.push(sequence))?,
-            EventId::Account(account_id) => {
-                for kind in [Kind::AccountUpdate, Kind::OrderUpdate] {
-                    let _ = table.scan(Series { kind, id: account_id }, &Window::ALL, &mut space.scan, |sequence, _| {
-                        found.push(sequence);
-                        ControlFlow::Continue(())
-                    })?;
-                }
-            }
+            // An account is two series: whoever looks for it scans them.
+            EventId::Account(_) => {}
         }
         found.sort_unstable();
         Ok(found)
