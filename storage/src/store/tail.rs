@@ -108,6 +108,9 @@ pub struct StoreTail {
     turn: u32,
 }
 
+/// A piece of work that may have nothing to do.
+type WorkStep<'a> = &'a dyn Fn(&mut StoreTail) -> Result<StoreStep>;
+
 /// Of so many steps one is compaction's first, where any is due.
 const COMPACTION_TURNS: u32 = 4;
 
@@ -203,17 +206,17 @@ impl StoreTail {
         // A stream that never pauses must not outgrow the bound, nor keep level 0 from being compacted.
         let is_compaction_first = self.turn.is_multiple_of(COMPACTION_TURNS);
         let mut no_room = None;
-        let steps: [&mut dyn FnMut(&mut Self) -> Result<StoreStep>; 4] = [
-            &mut |tail| tail.give_up(ts_now),
-            &mut |tail| if is_compaction_first { tail.compact() } else { Ok(StoreStep::Idle) },
-            &mut Self::take_in,
-            &mut Self::compact,
+        let steps: [WorkStep<'_>; 4] = [
+            &|tail| tail.give_up(ts_now),
+            &|tail| if is_compaction_first { tail.compact() } else { Ok(StoreStep::Idle) },
+            &Self::take_in,
+            &Self::compact,
         ];
         for step in steps {
             match step(self) {
                 Ok(StoreStep::Idle) => {}
                 // What comes next may make some.
-                Err(error) if error.is_no_room() && no_room.is_none() => no_room = Some(error),
+                Err(error) if error.is_no_room() => no_room = no_room.or(Some(error)),
                 Err(error) => return Err(no_room.unwrap_or(error)),
                 done => return done,
             }
