@@ -253,6 +253,7 @@ fn one_makes_a_snapshot_of_a_name() {
         assert_eq!((refused.count(), made.iter().flatten().count()), (1, 1), "{made:?}");
         let snapshot = list_snapshots(&stream).unwrap().into_iter().find(|snapshot| snapshot.name == name).unwrap();
         assert_eq!(check(&snapshot.path, &[1]), last);
+        remove_memory(&Bus::open(&snapshot.path).unwrap());
         delete_snapshot(&stream, &name).unwrap();
     }
     let snapshots = stream.directory().join("store/snapshots");
