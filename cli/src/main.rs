@@ -122,7 +122,10 @@ fn storage_exit_code(error: &StorageError) -> Option<u8> {
         | StorageError::BusBusy { .. } => 4,
         StorageError::Foreign { .. } | StorageError::Version { .. } | StorageError::Setting { .. } => 2,
         StorageError::StreamName { .. } | StorageError::CursorName { .. } | StorageError::SnapshotName { .. } => 2,
-        StorageError::SnapshotExists { .. } | StorageError::BusExists { .. } | StorageError::NotEmpty { .. } => 2,
+        StorageError::SnapshotExists { .. }
+        | StorageError::RestoreUnfinished { .. }
+        | StorageError::BusExists { .. }
+        | StorageError::NotEmpty { .. } => 2,
         StorageError::NoPages { .. } | StorageError::NoPage { .. } => 2,
         _ => return None,
     })

@@ -81,6 +81,9 @@ impl Bus {
     }
 
     fn create_within(disk: Arc<dyn Disk>, directory: &Path, wait_max: Duration) -> Result<Self> {
+        if let Some(bus) = Self::look(Arc::clone(&disk), directory)? {
+            return Ok(bus);
+        }
         disk.create_dir_all(directory).map_err(StorageError::io("create", directory))?;
         // Two processes may come at once: the lock decides who makes the identity.
         let lock_path = directory.join("bus.lock");
@@ -106,7 +109,11 @@ impl Bus {
 
     fn look(disk: Arc<dyn Disk>, directory: &Path) -> Result<Option<Self>> {
         let path = directory.join("bus.id");
-        let Some(payload) = small_file::read(disk.as_ref(), &path, "bus")? else { return Ok(None) };
+        let Some(payload) = small_file::read(disk.as_ref(), &path, "bus")? else {
+            // Half a stream, that nobody may take for a new one.
+            let is_unfinished = disk.list(&directory.join(UNFINISHED)).is_ok();
+            return if is_unfinished { Err(StorageError::RestoreUnfinished { path: directory.to_owned() }) } else { Ok(None) };
+        };
         let number = |key| small_file::field(&payload, key).and_then(|text| u128::from_str_radix(text, 16).ok());
         let id = number("id").ok_or_else(|| StorageError::corrupt(&path, 0, "it has no id of 32 hexadecimal digits"))?;
         let memory_id = number("memory").unwrap_or(id);
@@ -169,6 +176,8 @@ impl Bus {
     }
 }
 
+/// A directory within one to which a snapshot is restored: made first, and removed when there is a bus.
+pub(crate) const UNFINISHED: &str = ".unfinished";
 /// The longest name of a stream or cursor.
 const NAME_BYTES_MAX: usize = 64;
 /// How long a bus that another process is creating is waited for, and how often it is looked at: its files are synced, on whatever disk.

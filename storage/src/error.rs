@@ -232,6 +232,24 @@ pub enum StorageError {
         /// Where it is.
         path: PathBuf,
     },
+    /// Another process makes or deletes the snapshot of that name.
+    #[error("the snapshot {name:?} ({}) is being made or deleted by another process: let it finish, or take another name", path.display())]
+    SnapshotBusy {
+        /// The name.
+        name: String,
+        /// Where it is.
+        path: PathBuf,
+    },
+    /// A restore has begun here, and not come to its end: what is there is no bus.
+    #[error(
+        "a snapshot is being restored to {}, or was and did not come to its end: unless somebody does it now, remove that directory and restore \
+         the snapshot again (`tapewire snapshot restore`)",
+        path.display()
+    )]
+    RestoreUnfinished {
+        /// The directory.
+        path: PathBuf,
+    },
     /// There is no snapshot of that name.
     #[error("stream {} has no snapshot {name:?}: `tapewire snapshot list` shows what there is", path.display())]
     NoSnapshot {
@@ -288,6 +306,16 @@ pub enum StorageError {
 
 impl StorageError {
     /// An I/O error with its place.
+    /// Whether there was no room on the disk: what was to be done can be done again when there is.
+    #[must_use]
+    pub fn is_no_room(&self) -> bool {
+        match self {
+            Self::NoSpace { .. } => true,
+            Self::Io { source, .. } => source.kind() == std::io::ErrorKind::StorageFull,
+            _ => false,
+        }
+    }
+
     pub(crate) fn io(operation: &'static str, path: &Path) -> impl FnOnce(std::io::Error) -> Self + use<> {
         let path = path.to_owned();
         move |source| Self::Io { operation, path, source }

@@ -70,7 +70,7 @@ impl StoreMark {
         if sequence > durable {
             return refuse("the log itself has it not durable yet, and may lose it and use it again");
         }
-        small_file::write(self.stream.disk(), &self.stream.path(FILE_NAME), "stored", &stored_payload(sequence))?;
+        small_file::write_anyhow(self.stream.disk(), &self.stream.path(FILE_NAME), "stored", &stored_payload(sequence))?;
         self.seq_stored = sequence;
         if let Some(journal) = journal {
             journal.set_seq_stored(sequence);

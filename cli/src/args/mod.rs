@@ -9,7 +9,9 @@ mod tools;
 
 pub use keep::{CursorArguments, CursorCommand, OneCursorArguments, PruneArguments, RetentionArguments};
 pub use publish::{ClockSource, DemoArguments, FeedSource, PublishArguments};
-pub use query::{LatestArguments, QueryArguments, QueryFormat, Question, RangeArguments, SequenceBounds, TradeArguments};
+pub use query::{
+    AccountArguments, LatestArguments, QueryArguments, QueryFormat, Question, RangeArguments, SequenceBounds, TimeBounds, TradeArguments,
+};
 pub use read::{DigestArguments, FilterArguments, LoopsArgument, OutputName, ReadArguments, StartArgument, SubscribeArguments};
 pub use store::{CompactArguments, OneSnapshotArguments, RepairArguments, SnapshotArguments, SnapshotCommand, StoreArguments};
 pub use tools::{

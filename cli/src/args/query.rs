@@ -40,7 +40,7 @@ pub enum Question {
     Trade(TradeArguments),
     /// Every update of an order.
     Order(OrderArguments),
-    /// Every update of an account and its orders.
+    /// Every update of an account and its orders, in order; bounds spare what lies outside of them.
     Account(AccountArguments),
     /// The event that has a sequence.
     Sequence(SequenceArguments),
@@ -76,6 +76,12 @@ pub struct RangeArguments {
     pub kind: KindArgument,
     #[command(flatten)]
     pub bounds: SequenceBounds,
+    #[command(flatten)]
+    pub times: TimeBounds,
+}
+
+#[derive(Debug, Args)]
+pub struct TimeBounds {
     /// From this time on: nanoseconds since 1970, or 2026-01-31T12:00:00Z.
     #[arg(long, value_name = "TIME", value_parser = parse_time)]
     pub from_time: Option<u64>,
@@ -137,9 +143,10 @@ pub struct AccountArguments {
     /// The account's name.
     #[arg(long, value_name = "NAME")]
     pub name: String,
-    /// At most so many events.
-    #[arg(long, value_name = "COUNT")]
-    pub limit: Option<u64>,
+    #[command(flatten)]
+    pub bounds: SequenceBounds,
+    #[command(flatten)]
+    pub times: TimeBounds,
 }
 
 #[derive(Debug, Args)]

@@ -11,7 +11,8 @@ pub struct StoreArguments {
     pub stream: StreamArguments,
     #[command(flatten)]
     pub levels: LevelArguments,
-    /// What is older is given up, by the records' times: 36h, 90d, …; without it and --keep-bytes everything is kept.
+    /// What is older is given up, by the records' times, of which none counts as later than its file was written: 36h, 90d, …; without
+    /// it and --keep-bytes everything is kept.
     #[arg(long, value_name = "TIME", value_parser = humantime::parse_duration)]
     pub keep_age: Option<Duration>,
     /// While the store has more bytes than that, its oldest part is given up.

@@ -6,7 +6,10 @@ mod names;
 
 use crate::{
     Outcome,
-    args::{LatestArguments, QueryArguments, QueryFormat, Question, RangeArguments, SequenceBounds, TradeArguments, WrongArgument},
+    args::{
+        AccountArguments, LatestArguments, QueryArguments, QueryFormat, Question, RangeArguments, SequenceBounds, TimeBounds,
+        TradeArguments, WrongArgument,
+    },
     console,
     output::{Printer, Shape},
     signals::StopFlag,
@@ -20,7 +23,6 @@ use std::{
 };
 use tapewire_schemas::{Kind, RecordRef};
 use tapewire_storage::{Bus, EventId, LogReader, Registry, ScanBounds, Series, StorageError, Store, Stream};
-use zerocopy::IntoBytes as _;
 
 pub fn run(arguments: &QueryArguments) -> anyhow::Result<Outcome> {
     let stop = StopFlag::install()?;
@@ -38,9 +40,6 @@ pub fn run(arguments: &QueryArguments) -> anyhow::Result<Outcome> {
     }
 }
 
-/// Sequences that are looked at together where an answer comes from several series: what is held in memory.
-const STEP: u64 = 1 << 17;
-
 struct Query {
     stream: Stream,
     store: Store,
@@ -54,12 +53,8 @@ impl Query {
             Question::Range(it) => self.range(it, format),
             Question::Latest(it) => self.latest(it, format),
             Question::Trade(it) => self.trade(it, format),
-            Question::Order(it) => self.find(&[EventId::Order(it.id)], None, format),
-            Question::Account(it) => {
-                let ids = names::accounts(&self.registry, "--name", &it.name)?;
-                let ids: Vec<EventId> = ids.into_iter().map(EventId::Account).collect();
-                self.find(&ids, it.limit, format)
-            }
+            Question::Order(it) => self.find(&[EventId::Order(it.id)], format),
+            Question::Account(it) => self.account(it, format),
             Question::Sequence(it) => self.sequence(it.sequence, format),
             Question::All(it) => self.all(&it.bounds, format),
             Question::Series => self.series(format),
@@ -94,10 +89,26 @@ impl Query {
     fn range(&mut self, asked: &RangeArguments, format: QueryFormat) -> anyhow::Result<()> {
         let (series, instruments) = self.series_of(asked.kind.0, asked.instrument.as_deref(), asked.account.as_deref())?;
         let answer = self.answer(asked.bounds.limit, format)?;
-        let times = asked.from_time.unwrap_or(0)..=asked.until_time.map_or(u64::MAX, |until| until.saturating_sub(1));
-        let Some(bounds) = self.bounds(&asked.bounds)?.filter(|_| asked.until_time != Some(0)) else { return answer.finish() };
+        let Some(bounds) = self.scan_bounds(&asked.bounds, &asked.times)? else { return answer.finish() };
         let wants = |record: &RecordRef<'_>| instruments.is_empty() || instruments.contains(&record.instrument_id());
-        self.scan(&series, &ScanBounds { times, sequences: bounds.0..=bounds.1 }, answer, wants)
+        self.scan(&series, &bounds, answer, wants)
+    }
+
+    /// Updates of an account and of its orders; of several of that name, in the order of the stream.
+    fn account(&mut self, asked: &AccountArguments, format: QueryFormat) -> anyhow::Result<()> {
+        let ids = names::accounts(&self.registry, "--name", &asked.name)?;
+        let series = |kind| ids.iter().map(move |id| Series { kind, id: *id });
+        let series: Vec<Series> = series(Kind::AccountUpdate).chain(series(Kind::OrderUpdate)).collect();
+        let answer = self.answer(asked.bounds.limit, format)?;
+        let Some(bounds) = self.scan_bounds(&asked.bounds, &asked.times)? else { return answer.finish() };
+        self.scan(&series, &bounds, answer, |_| true)
+    }
+
+    /// What is meant by sequences and times together; `None` where nothing can be.
+    fn scan_bounds(&mut self, sequences: &SequenceBounds, times: &TimeBounds) -> anyhow::Result<Option<ScanBounds>> {
+        let bounds = self.bounds(sequences)?.filter(|_| times.until_time != Some(0));
+        let times = times.from_time.unwrap_or(0)..=times.until_time.map_or(u64::MAX, |until| until.saturating_sub(1));
+        Ok(bounds.map(|(first, last)| ScanBounds { times, sequences: first..=last }))
     }
 
     /// The series of a kind, and of private ones that concern an instrument: which.
@@ -133,32 +144,12 @@ impl Query {
         mut answer: Answer,
         wants: impl Fn(&RecordRef<'_>) -> bool,
     ) -> anyhow::Result<()> {
-        if let [series] = series {
-            self.store.scan(*series, bounds, |sequence, record| match wants(record) {
-                true => answer.take(sequence, record),
-                false => ControlFlow::Continue(()),
-            })?;
-            return answer.finish();
-        }
-        let (mut from, end) = (*bounds.sequences.start(), *bounds.sequences.end());
-        let mut found: Vec<(u64, Vec<u64>)> = Vec::new();
-        while from <= end && !self.stop.is_raised() {
-            let step = ScanBounds { times: bounds.times.clone(), sequences: from..=end.min(from.saturating_add(STEP - 1)) };
-            for series in series {
-                self.store.scan(*series, &step, |sequence, record| {
-                    if wants(record) {
-                        found.push((sequence, words_of(record)));
-                    }
-                    ControlFlow::Continue(())
-                })?;
-            }
-            found.sort_unstable_by_key(|(sequence, _)| *sequence);
-            if take_all(&mut answer, &found)?.is_break() {
-                break;
-            }
-            found.clear();
-            from = step.sequences.end().saturating_add(1);
-        }
+        let stop = self.stop.clone();
+        self.store.scan_together(series, bounds, |sequence, record| match wants(record) {
+            _ if stop.is_raised() => ControlFlow::Break(()),
+            true => answer.take(sequence, record),
+            false => ControlFlow::Continue(()),
+        })?;
         answer.finish()
     }
 
@@ -198,15 +189,15 @@ impl Query {
     fn trade(&mut self, asked: &TradeArguments, format: QueryFormat) -> anyhow::Result<()> {
         let instruments = names::instruments(&self.registry, &asked.instrument)?;
         let ids: Vec<EventId> = instruments.into_iter().map(|instrument_id| EventId::Trade { instrument_id, trade_id: asked.id }).collect();
-        self.find(&ids, None, format)
+        self.find(&ids, format)
     }
 
     /// Prints every event that has one of these ids; of several, one after the other.
-    fn find(&mut self, ids: &[EventId], limit: Option<u64>, format: QueryFormat) -> anyhow::Result<()> {
-        let mut answer = self.answer(limit, format)?;
+    fn find(&mut self, ids: &[EventId], format: QueryFormat) -> anyhow::Result<()> {
+        let mut answer = self.answer(None, format)?;
         for id in ids {
             let mut is_enough = false;
-            self.store.find(*id, |sequence, record| {
+            self.store.find(*id, &ScanBounds::ALL, |sequence, record| {
                 let taken = answer.take(sequence, record);
                 is_enough = taken.is_break();
                 taken
@@ -276,20 +267,4 @@ impl Query {
         let instrument = || self.registry.get(id).map(|it| it.instrument.symbol().to_owned());
         (if is_of_accounts { account() } else { instrument() }).unwrap_or_default()
     }
-}
-
-fn words_of(record: &RecordRef<'_>) -> Vec<u64> {
-    let mut words = vec![0u64; record.bytes().len() / 8];
-    words.as_mut_bytes().copy_from_slice(record.bytes());
-    words
-}
-
-/// Hands records on that were collected.
-fn take_all(answer: &mut Answer, found: &[(u64, Vec<u64>)]) -> anyhow::Result<ControlFlow<()>> {
-    for (sequence, words) in found {
-        if answer.take(*sequence, &RecordRef::new(words.as_bytes(), *sequence)?).is_break() {
-            return Ok(ControlFlow::Break(()));
-        }
-    }
-    Ok(ControlFlow::Continue(()))
 }

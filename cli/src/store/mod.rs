@@ -1,9 +1,11 @@
 //! `tapewire store`: the tail of a stream, that makes its log the store.
 
+mod room;
 pub mod snapshot;
 
 use crate::{Outcome, args::StoreArguments, console, signals::StopFlag};
 use anyhow::Context as _;
+use room::{Room, Said};
 use serde_json::{Value, json};
 use snapshot::Automatic;
 use std::time::{Duration, Instant};
@@ -23,7 +25,13 @@ pub fn run(arguments: &StoreArguments) -> anyhow::Result<Outcome> {
     rustix::process::nice(arguments.nice).context("cannot give way to other processes")?;
     let bus = Bus::open(&arguments.stream.bus)?;
     let stream = bus.stream(&arguments.stream.stream);
-    let mut work = Work { stream, settings: arguments.settings(), signal: StopSignal::new(stop.shared()), sum: StoreCounters::default() };
+    let mut work = Work {
+        stream,
+        settings: arguments.settings(),
+        signal: StopSignal::new(stop.shared()),
+        sum: StoreCounters::default(),
+        room: Room::default(),
+    };
     let begun = Instant::now();
     let seq_stored = work.follow(arguments, &stop)?;
     let it = work.sum;
@@ -51,17 +59,18 @@ struct Work {
     signal: StopSignal,
     /// Of tails that ended.
     sum: StoreCounters,
+    room: Room,
 }
 
 impl Work {
     /// Works until it is to end; what is stored then.
     fn follow(&mut self, arguments: &StoreArguments, stop: &StopFlag) -> anyhow::Result<u64> {
-        let (mut is_first, mut is_said) = (true, false);
+        let mut is_first = true;
         loop {
             // Opening writes, too: what ran out of room opens again as soon as there is some.
             let result = match StoreTail::open(&self.stream, self.settings, self.signal.clone()) {
                 Ok(mut tail) => {
-                    (is_first, is_said) = (false, false);
+                    is_first = false;
                     let result = self.work(&mut tail, arguments, stop);
                     self.add(&tail.counters());
                     result.map(|()| tail.seq_stored())
@@ -70,8 +79,8 @@ impl Work {
                 Err(error) => Err(error),
             };
             match result {
-                Err(error) if is_no_room(&error) && !stop.is_raised() => {
-                    if !std::mem::replace(&mut is_said, true) {
+                Err(error) if error.is_no_room() && !stop.is_raised() => {
+                    if self.room.lose() == Said::News {
                         console::note(format_args!("tapewire: {error}; nothing is lost, and the store goes on when there is room"));
                     }
                     let until = Instant::now() + RETRY_INTERVAL;
@@ -84,13 +93,17 @@ impl Work {
         }
     }
 
-    fn work(&self, tail: &mut StoreTail, arguments: &StoreArguments, stop: &StopFlag) -> Result<(), StorageError> {
+    fn work(&mut self, tail: &mut StoreTail, arguments: &StoreArguments, stop: &StopFlag) -> Result<(), StorageError> {
         let mut snapshots = Automatic::new(&self.stream, arguments.snapshot_every, arguments.snapshots_kept);
         while !stop.is_raised() {
             if let Some(snapshots) = &mut snapshots {
                 snapshots.look(&self.stream);
             }
-            match tail.work(Clock::new().now_ns())? {
+            let step = tail.work(Clock::new().now_ns())?;
+            if self.room.find(step) == Said::News {
+                console::note(format_args!("tapewire: there is room again, and the store goes on"));
+            }
+            match step {
                 StoreStep::Idle if arguments.until_settled => {
                     self.prune(arguments.wal_bytes)?;
                     return Ok(());
@@ -126,9 +139,4 @@ impl Work {
         sum.drops += more.drops;
         sum.orphans += more.orphans;
     }
-}
-
-fn is_no_room(error: &StorageError) -> bool {
-    matches!(error, StorageError::NoSpace { .. })
-        || matches!(error, StorageError::Io { source, .. } if source.kind() == std::io::ErrorKind::StorageFull)
 }

@@ -115,6 +115,13 @@ fn accounts_are_asked() {
     let account = all.iter().find(|it| it["kind"] == "account_update").unwrap()["account"].as_str().unwrap();
     let of = |it: &Value, kind: &str| it["kind"] == kind && it["account"] == account;
     check(&bus, &format!("account --name {account}"), &select(&all, |it| of(it, "account_update") || of(it, "order_update")));
+    let both = select(&all, |it| of(it, "account_update") || of(it, "order_update"));
+    check(&bus, &format!("account --name {account} --limit 5"), &both[..5]);
+    let middle = &all[all.len() / 3..=all.len() / 2];
+    let (from, until) = (&middle[0]["seq"], &middle[middle.len() - 1]["seq"]);
+    let bounded = select(middle, |it| of(it, "account_update") || of(it, "order_update"));
+    assert!(!bounded.is_empty() && bounded.len() < both.len());
+    check(&bus, &format!("account --name {account} --from-seq {from} --until-seq {until}"), &bounded);
     for kind in ["account_update", "order_update"] {
         let found = select(&all, |it| of(it, kind));
         check(&bus, &format!("range --account {account} --kind {kind}"), &found);

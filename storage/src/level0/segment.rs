@@ -102,6 +102,20 @@ impl Level0 {
         Ok(page_number)
     }
 
+    /// First sequence of the first page whose seal reaches a time; `None` where none does. What is before it is earlier. Halved: seals' times
+    /// never fall.
+    pub(crate) fn start_of_time(&self, ts: u64) -> Result<Option<u64>> {
+        let pages = self.footer.pages();
+        let (mut low, mut high) = (0, pages.len());
+        while low < high {
+            let middle = low + (high - low) / 2;
+            self.check_page(middle)?;
+            let page = self.segment.check(middle as u64, self.segment.mapped(middle as u64))?;
+            if page.seal.ts_max >= ts { high = middle } else { low = middle + 1 }
+        }
+        Ok(pages.get(low).map(|page| self.range().0 + u64::from(page.first)))
+    }
+
     /// A page that was checked, in place.
     pub(crate) fn view(&self, page_number: usize) -> PageView<'_> {
         self.segment.view(page_number as u64)

@@ -59,25 +59,29 @@ impl LogReader {
 
     /// The first record from `from` on that is not earlier than `ts`.
     fn first_at(&mut self, from: u64, ts: u64) -> Result<Option<u64>> {
-        let mut found = None;
-        self.walk(from, |sequence, record| match record.time() {
-            Some(time) if time >= ts => {
-                found = Some(sequence);
-                ControlFlow::Break(())
+        let (mut found, mut looked_at) = (None, 0);
+        let walked = self.walk(from, |sequence, record| {
+            looked_at += 1;
+            match record.time() {
+                Some(time) if time >= ts => {
+                    found = Some(sequence);
+                    ControlFlow::Break(())
+                }
+                _ => ControlFlow::Continue(()),
             }
-            _ => ControlFlow::Continue(()),
-        })?;
-        Ok(found)
+        });
+        self.records_searched += looked_at;
+        walked.map(|()| found)
     }
 
-    /// Where the part of the store begins that reaches `ts` first, if it is one that the WAL no longer has.
+    /// Where the stripe or page of the store begins that reaches `ts` first, if it is one that the WAL no longer has.
     fn stored_time(&mut self, ts: u64) -> Result<Option<u64>> {
         let oldest = self.oldest_segment()?;
         if oldest == Some(1) {
             return Ok(None);
         }
-        let store = StorePages::open(&self.stream)?;
-        Ok(store.and_then(|store| store.part_at_time(ts)).filter(|from| oldest.is_none_or(|oldest| *from < oldest)))
+        let Some(mut store) = StorePages::open(&self.stream)? else { return Ok(None) };
+        Ok(store.start_of_time(ts)?.filter(|from| oldest.is_none_or(|oldest| *from < oldest)))
     }
 
     /// Where a range of times that ends before `ts` ends: of all records that are published now, none behind this sequence is earlier than
@@ -123,6 +127,12 @@ impl LogReader {
     #[must_use]
     pub fn pages_searched(&self) -> u64 {
         self.pages_searched
+    }
+
+    /// Records that searches by time have looked at behind the page or stripe that they found: the rest of what they cost.
+    #[must_use]
+    pub fn records_searched(&self) -> u64 {
+        self.records_searched
     }
 
     /// The sealed pages of the files between which `is_so` changes from false to true.

@@ -77,6 +77,7 @@ pub struct LogReader {
     /// Where the files ended when nobody wrote them: epoch, last segment, last sequence.
     files_end: Option<(Option<EpochState>, u64, u64)>,
     pages_searched: u64,
+    records_searched: u64,
     /// The store, once something was asked that the WAL does not keep.
     store: Option<StorePages>,
     /// Keeps what is not read yet from being pruned, once a file was opened.
@@ -105,6 +106,7 @@ impl LogReader {
             unchecked_end: None,
             files_end: None,
             pages_searched: 0,
+            records_searched: 0,
             store: None,
             pin: None,
             is_pin_refused: false,
@@ -239,7 +241,14 @@ impl LogReader {
         let segments = list_segments(&self.stream)?;
         let Some(oldest) = segments.first().copied() else {
             // All of it may be in the store.
-            return Ok(Some(if self.seek_store(sequence)? { Found::Page } else { Found::NotYet }));
+            if self.seek_store(sequence)? {
+                return Ok(Some(Found::Page));
+            }
+            // Or may have been there: what it gave up does not come again.
+            return match self.store.as_ref().map_or(0, StorePages::kept_from) {
+                oldest if sequence < oldest => Err(StorageError::Pruned { wanted: sequence, oldest }),
+                _ => Ok(Some(Found::NotYet)),
+            };
         };
         if sequence < oldest {
             // Who has opened a segment can finish it.

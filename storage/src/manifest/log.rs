@@ -1,6 +1,6 @@
 //! The manifest's file.
 
-use super::{edit::Edit, version::Version};
+use super::{edit::Edit, reserve::Reserve, version::Version};
 use crate::{
     bus::Stream,
     disk::{Access, DiskFile},
@@ -24,6 +24,7 @@ pub(crate) struct Manifest {
     end: u64,
     lines: u64,
     version: Version,
+    reserve: Reserve,
     /// A write or sync failed: what is in the file is not known.
     is_poisoned: bool,
 }
@@ -56,13 +57,23 @@ fn line(number: u64, edits: &[Edit]) -> String {
 }
 
 impl Manifest {
-    /// Opens the manifest for writing, and writes it anew: what a crash left at its end is gone then. Made where there is none.
+    /// Opens the manifest for writing, and writes it anew: what a crash left at its end is gone then. Made where there is none. Without room
+    /// for another one it is used as it is, but for its end.
     pub(crate) fn open(stream: &Stream, path: &Path) -> Result<Self> {
-        let mut version = read_manifest(stream, path)?.map(|text| text.version).unwrap_or_default();
+        let text = read_manifest(stream, path)?;
+        let torn_bytes = text.as_ref().map(|text| text.torn_bytes);
+        let mut version = text.map(|text| text.version).unwrap_or_default();
         compact_tree(&mut version, path)?;
-        let (file, end, lines) = write_anew(stream, path, &version)?;
+        let (file, end, lines) = match (write_anew(stream, path, &version), torn_bytes) {
+            (Err(error), Some(torn_bytes)) if error.is_no_room() => {
+                let (file, end) = cut(stream, path, torn_bytes)?;
+                (file, end, version.number)
+            }
+            (other, _) => other?,
+        };
         version.number = lines;
-        Ok(Self { stream: stream.clone(), path: path.to_owned(), file, end, lines, version, is_poisoned: false })
+        let reserve = Reserve::of(stream, path);
+        Ok(Self { stream: stream.clone(), path: path.to_owned(), file, end, lines, version, reserve, is_poisoned: false })
     }
 
     /// A manifest of these files in the place of whatever there is.
@@ -74,7 +85,8 @@ impl Manifest {
         &self.version
     }
 
-    /// Appends one change; durable on return. After a failure nothing more is taken: open it again.
+    /// Appends one change; durable on return. After a failure nothing more is taken: open it again. Where there is no room, there is what was
+    /// kept for that; and without that nothing has changed.
     pub(crate) fn log(&mut self, edits: &[Edit]) -> Result<()> {
         if self.is_poisoned {
             let reason = "an earlier write of the manifest failed: start the store again".to_owned();
@@ -84,17 +96,38 @@ impl Manifest {
         next.apply(edits).map_err(|reason| StorageError::corrupt(&self.path, self.end, reason))?;
         let text = line(next.number, edits);
         self.is_poisoned = true;
-        self.file.write_all_at(text.as_bytes(), self.end).map_err(StorageError::io("write", &self.path))?;
+        match self.write(&text) {
+            Err(error) if error.is_no_room() && self.reserve.give(&self.stream) => self.write(&text)?,
+            Err(error) => {
+                // A line that found no room is none, and another one can take its place.
+                self.is_poisoned = !error.is_no_room() || self.file.set_len(self.end).is_err();
+                return Err(error);
+            }
+            Ok(()) => self.reserve.make(&self.stream),
+        }
         self.file.sync_data().map_err(StorageError::io("sync", &self.path))?;
         self.end += text.len() as u64;
         self.lines += 1;
         self.version = next;
         if self.lines > LINES_MAX {
-            compact_tree(&mut self.version, &self.path)?;
-            (self.file, self.end, self.lines) = write_anew(&self.stream, &self.path, &self.version)?;
-            self.version.number = self.lines;
+            self.shorten()?;
         }
         self.is_poisoned = false;
+        Ok(())
+    }
+
+    fn write(&self, text: &str) -> Result<()> {
+        self.file.write_all_at(text.as_bytes(), self.end).map_err(StorageError::io("write", &self.path))
+    }
+
+    /// Writes it anew, as one line; without room for that it stays as it is, and is tried again.
+    fn shorten(&mut self) -> Result<()> {
+        compact_tree(&mut self.version, &self.path)?;
+        match write_anew(&self.stream, &self.path, &self.version) {
+            Err(error) if error.is_no_room() => return Ok(()),
+            other => (self.file, self.end, self.lines) = other?,
+        }
+        self.version.number = self.lines;
         Ok(())
     }
 
@@ -129,13 +162,28 @@ fn write_anew(stream: &Stream, path: &Path, version: &Version) -> Result<(Box<dy
     if lines > 0 {
         text.push_str(&line(1, &edits));
     }
-    let file = disk.open(&beside, Access::Create).map_err(StorageError::io("create", &beside))?;
-    file.write_all_at(text.as_bytes(), 0).map_err(StorageError::io("write", &beside))?;
-    file.sync_data().map_err(StorageError::io("sync", &beside))?;
-    disk.rename(&beside, path).map_err(StorageError::io("rename", &beside))?;
+    let write = || {
+        let file = disk.open(&beside, Access::Create).map_err(StorageError::io("create", &beside))?;
+        file.write_all_at(text.as_bytes(), 0).map_err(StorageError::io("write", &beside))?;
+        file.sync_data().map_err(StorageError::io("sync", &beside))?;
+        disk.rename(&beside, path).map_err(StorageError::io("rename", &beside))?;
+        Ok(file)
+    };
+    let file = write().inspect_err(|_: &StorageError| drop(disk.remove(&beside)))?;
     let parent = path.parent().unwrap_or(Path::new("."));
     disk.sync_dir(parent).map_err(StorageError::io("sync the directory", parent))?;
     Ok((file, text.len() as u64, lines))
+}
+
+/// A manifest in place, without the bytes at its end that are no line; and where it ends.
+fn cut(stream: &Stream, path: &Path, torn_bytes: u64) -> Result<(Box<dyn DiskFile>, u64)> {
+    let file = stream.disk().open(path, Access::Write).map_err(StorageError::io("open", path))?;
+    let end = file.length().map_err(StorageError::io("read", path))?.saturating_sub(torn_bytes);
+    if torn_bytes > 0 {
+        file.set_len(end).map_err(StorageError::io("cut", path))?;
+        file.sync_data().map_err(StorageError::io("sync", path))?;
+    }
+    Ok((file, end))
 }
 
 /// A manifest as it was read.

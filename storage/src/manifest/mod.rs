@@ -14,6 +14,7 @@
 
 mod edit;
 mod log;
+mod reserve;
 #[cfg(test)]
 mod tests;
 mod text;

@@ -57,6 +57,12 @@ fn what_contradicts_is_refused_and_changes_nothing() {
         assert!(version.apply(&edits).is_err(), "{edits:?}");
         assert_eq!(version, before);
     }
+    // Sums of bytes are made everywhere.
+    for (bytes, record_bytes) in [(u64::MAX, 1), (1, u64::MAX), (u64::MAX - 99, 1)] {
+        let refused = version.apply(&[Edit::AddSegment(PartSpan { bytes, record_bytes, ..span(11, 12) })]).unwrap_err();
+        assert!(refused.contains("record 12") && refused.contains("bytes"), "{refused}");
+        assert_eq!(version, before);
+    }
     version.apply(&[segment(11, 12), Edit::RemoveSegment { first: 5 }, Edit::Keep { first: 11 }]).unwrap();
     assert_eq!((version.kept_from, version.last()), (11, 12));
     version.apply(&[Edit::RemoveSegment { first: 11 }, Edit::Keep { first: 13 }]).unwrap();

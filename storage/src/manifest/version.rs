@@ -35,7 +35,7 @@ impl Version {
         self.parts.get(at).filter(|part| part.span.first <= sequence)
     }
 
-    /// Applies the edits of one line: all, or says what contradicts.
+    /// Applies the edits of one line: all, or says what contradicts. Bytes of all parts together are a number.
     pub(crate) fn apply(&mut self, edits: &[Edit]) -> Result<(), String> {
         let before = self.parts.clone();
         let result = edits.iter().try_for_each(|edit| self.apply_one(edit)).and_then(|()| self.check());
@@ -76,7 +76,12 @@ impl Version {
 
     fn check(&self) -> Result<(), String> {
         let mut next = self.kept_from;
+        let (mut bytes, mut record_bytes) = (0u64, 0u64);
         for Part { level, span } in &self.parts {
+            // Whoever sums up any of them later need not ask.
+            let sums = bytes.checked_add(span.bytes).zip(record_bytes.checked_add(span.record_bytes));
+            (bytes, record_bytes) =
+                sums.ok_or_else(|| format!("the parts up to record {} have more bytes than a number can say", span.last))?;
             if span.first != next {
                 return Err(format!("a part of level {level} begins with {}, expected {next}", span.first));
             }

@@ -1,11 +1,12 @@
-//! The registry made anew from the log, which has every definition that was ever used.
+//! The registry made anew from store and log, which have every definition that was ever used.
 
 use super::{AccountDefinition, Definition, Registry, entry, file::RegistryFile};
 use crate::{
-    bus::Bus,
+    bus::{Bus, Stream},
     error::{Result, StorageError},
+    store::StorePages,
     verify::verify_pages,
-    wal::Tail,
+    wal::{Tail, list_segments},
     writer::{WriterLock, recover_locked},
 };
 use tapewire_schemas::{Body, RECORDS_OFFSET, RecordRef, Slot};
@@ -21,11 +22,11 @@ pub struct RebuiltRegistry {
     pub accounts: u64,
     /// Definitions written: more than both where scales changed.
     pub entries: u64,
-    /// Records of the log that were read.
+    /// Records of store and log that were read.
     pub records: u64,
 }
 
-/// Puts a registry of every definition in the log into the place of the one there is, for one that is damaged or gone. A dead writer's
+/// Puts a registry of every definition in store and log into the place of the one there is, for one that is damaged or gone. A dead writer's
 /// journal is brought into the log before, and the log is checked. Definitions that were never used, or whose records retention has deleted
 /// and no later segment repeats, are not in it.
 ///
@@ -40,6 +41,9 @@ pub fn rebuild_registry(bus: &Bus, stream_name: &str) -> Result<RebuiltRegistry>
     let _lock = WriterLock::take(&stream)?;
     let tail = recover_locked(&stream, state)?;
     let mut found = Found::default();
+    // What the log still has is read there, where it is checked against its seals.
+    let log_first = list_segments(&stream)?.first().copied();
+    let stored_records = found.take_stored(&stream, log_first.unwrap_or(u64::MAX))?;
     let report = verify_pages(
         &stream,
         |_, _| {},
@@ -61,7 +65,7 @@ pub fn rebuild_registry(bus: &Bus, stream_name: &str) -> Result<RebuiltRegistry>
         instruments: registry.by_id.len() as u64,
         accounts: registry.accounts.len() as u64,
         entries: entry_count,
-        records: report.records,
+        records: stored_records + report.records,
     })
 }
 
@@ -75,6 +79,29 @@ struct Found {
 }
 
 impl Found {
+    /// What the store has before `end`; how many records that are.
+    fn take_stored(&mut self, stream: &Stream, end: u64) -> Result<u64> {
+        let Some(mut pages) = StorePages::open(stream)? else { return Ok(0) };
+        let Some((first, last)) = pages.range() else { return Ok(0) };
+        let schema = |source| StorageError::Schema { path: stream.path("store"), source };
+        let (mut next, end) = (first, end.min(last + 1));
+        while next < end && pages.seek(next)? {
+            let Some(page) = pages.page() else { break };
+            let (mut at, mut sequence) = (RECORDS_OFFSET, page.first_sequence());
+            while let Slot::Record(record) = page.slot(at, sequence).map_err(schema)? {
+                if (next..end).contains(&sequence) {
+                    self.take(&record);
+                }
+                (at, sequence) = (at + record.bytes().len(), sequence + 1);
+            }
+            if sequence <= next {
+                return Err(StorageError::corrupt(&stream.path("store"), 0, format!("record {next} should be in it, and is not")));
+            }
+            next = sequence;
+        }
+        Ok(next.min(end) - first.min(end))
+    }
+
     fn take(&mut self, record: &RecordRef<'_>) {
         let venue_id = record.venue_id();
         let entry = match record.body() {

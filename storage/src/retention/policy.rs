@@ -69,6 +69,8 @@ pub struct RetentionState {
     pub holds: Vec<Hold>,
     /// Everything up to here is in the store.
     pub seq_stored: u64,
+    /// First and last record that the store has, `None` where it has none: whoever needs one of them gets it there.
+    pub stored: Option<(u64, u64)>,
     /// Nanoseconds since the UNIX epoch.
     pub ts_now: u64,
 }
@@ -95,15 +97,14 @@ impl RetentionPolicy {
             StoreHold::None => unwanted,
             StoreHold::Required => unwanted.min(state.passed(state.seq_stored.saturating_add(1))),
         };
-        let free = state.holds.iter().map(|hold| state.passed(hold.sequence)).min().unwrap_or(stored).min(stored);
+        let free = state.holds.iter().map(|hold| state.unneeded(hold)).min().unwrap_or(stored).min(stored);
         let (mut delete_count, mut held_bytes) = (free, state.bytes(free..stored));
         while held_bytes > self.held_bytes_max {
             held_bytes -= state.complete[delete_count].bytes;
             delete_count += 1;
         }
-        let (overruled, others): (Vec<Hold>, Vec<Hold>) =
-            state.holds.iter().cloned().partition(|hold| state.passed(hold.sequence) < delete_count);
-        let held_by = others.into_iter().filter(|hold| state.passed(hold.sequence) < stored).collect();
+        let (overruled, others): (Vec<Hold>, Vec<Hold>) = state.holds.iter().cloned().partition(|hold| state.unneeded(hold) < delete_count);
+        let held_by = others.into_iter().filter(|hold| state.unneeded(hold) < stored).collect();
         RetentionChoice { delete_count, held_by, overruled, unstored_bytes: state.bytes(stored..unwanted) }
     }
 
@@ -134,6 +135,13 @@ impl RetentionState {
         nexts.take(self.complete.len()).take_while(|next| *next <= sequence).count()
     }
 
+    /// How many segments somebody does not need: they lie before what is needed, or that is in the store up to behind them.
+    fn unneeded(&self, hold: &Hold) -> usize {
+        let log_first = self.complete.first().map_or(self.newest_sequence, |segment| segment.first_sequence);
+        let in_store = self.stored.filter(|(first, last)| (*first..=*last).contains(&hold.sequence.max(log_first.min(*first))));
+        self.passed(in_store.map_or(hold.sequence, |(_, last)| last.saturating_add(1)))
+    }
+
     fn bytes(&self, range: std::ops::Range<usize>) -> u64 {
         self.complete[range].iter().map(|segment| segment.bytes).sum()
     }
@@ -154,6 +162,7 @@ mod tests {
             newest_bytes: 10,
             holds: holds.iter().map(|sequence| Hold { holder: Holder::Reader, sequence: *sequence }).collect(),
             seq_stored: 0,
+            stored: None,
             ts_now: count * 1000 + 1000,
         }
     }
@@ -179,6 +188,31 @@ mod tests {
             check(size(bytes_max), &state(5, &[]), deleted, 0);
         }
         check(size(0), &state(0, &[]), 0, 0);
+    }
+
+    /// What is needed and stored is needed of the log only behind the store.
+    #[test]
+    fn what_the_store_has_holds_nothing() {
+        let check_stored = |stored, holds: &[u64], delete_count, overruled| {
+            let policy = RetentionPolicy { held_bytes_max: 0, ..size(0) };
+            check(policy, &RetentionState { stored, ..state(5, holds) }, delete_count, overruled);
+            // Nor is it held by anybody.
+            let choice = size(0).choose(&RetentionState { stored, ..state(5, holds) });
+            assert_eq!((choice.delete_count == 5, choice.overruled.len()), (overruled == 0, 0), "{choice:?}");
+        };
+        check_stored(None, &[150], 5, 1);
+        check_stored(Some((1, 500)), &[0, 1, 150, 500], 5, 0);
+        check_stored(Some((1, 900)), &[150], 5, 0);
+        // The log has what the store has given up, and the store not yet what the log has.
+        check_stored(Some((201, 500)), &[150], 5, 1);
+        check_stored(Some((1, 300)), &[150], 5, 1);
+        // What was before both is gone: nothing is lost any more.
+        let mut late = RetentionState { stored: Some((201, 600)), ..state(5, &[7]) };
+        late.complete.drain(..3);
+        check(RetentionPolicy { held_bytes_max: 0, ..size(0) }, &late, 2, 0);
+        // A store that ends before the log.
+        late.stored = Some((101, 200));
+        check(RetentionPolicy { held_bytes_max: 0, ..size(0) }, &late, 2, 1);
     }
 
     #[test]

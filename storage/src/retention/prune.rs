@@ -11,6 +11,7 @@ use crate::{
     error::{Result, StorageError},
     journal::JournalCopy,
     small_file,
+    store::StorePages,
     stored::seq_stored,
     wal::{Validity, list_segments, segment_name, validate},
 };
@@ -59,7 +60,9 @@ pub fn prune_stream(stream: &Stream, policy: &RetentionPolicy, ts_now: u64) -> R
     let oldest = kept.first().map_or(state.newest_sequence, |segment| segment.first_sequence);
     say(stream, &choice.held_by, &choice.overruled, oldest);
     pass(FailPoint::PruneChosen);
-    if !deleted.is_empty() {
+    if deleted.is_empty() {
+        keep_note(stream)?;
+    } else {
         note_kept(stream, oldest)?;
         pass(FailPoint::PruneNoted);
     }
@@ -138,8 +141,17 @@ fn look(stream: &Stream, ts_now: u64) -> Result<RetentionState> {
         newest_bytes: newer.iter().map(|(segment, _)| segment.bytes).sum(),
         holds,
         seq_stored: seq_stored(stream)?,
+        stored: stored_range(stream),
         ts_now,
     })
+}
+
+/// What the store has; nothing where that cannot be known.
+fn stored_range(stream: &Stream) -> Option<(u64, u64)> {
+    let store = StorePages::open(stream).inspect_err(|error| {
+        tracing::warn!(stream = stream.name(), %error, "the store cannot be looked at: what it has counts as not stored");
+    });
+    store.ok().flatten()?.range()
 }
 
 /// Whether the first page of a segment has a seal that holds.
@@ -162,7 +174,20 @@ pub(crate) fn kept_from(stream: &Stream) -> Result<u64> {
 /// Says, before anything is deleted, from where on everything is kept.
 pub(crate) fn note_kept(stream: &Stream, oldest: u64) -> Result<()> {
     let oldest = oldest.max(kept_from(stream)?);
-    small_file::write(stream.disk(), &stream.path("kept"), "kept", &kept_payload(oldest))
+    small_file::write_anyhow(stream.disk(), &stream.path("kept"), "kept", &kept_payload(oldest))
+}
+
+/// Makes the file of [`note_kept`] while nothing is deleted, and where there is room: what is deleted first may be so because there is none.
+fn keep_note(stream: &Stream) -> Result<()> {
+    let path = stream.path("kept");
+    match stream.disk().open(&path, Access::Read) {
+        Err(error) if error.kind() == std::io::ErrorKind::NotFound => {}
+        _ => return Ok(()),
+    }
+    match small_file::write(stream.disk(), &path, "kept", &kept_payload(1)) {
+        Err(error) if error.is_no_room() => Ok(()),
+        other => other,
+    }
 }
 
 fn kept_payload(oldest: u64) -> String {

@@ -1,5 +1,6 @@
 //! The store: the durable tail of a stream, that remembers what the WAL no longer keeps.
 
+mod age;
 mod chain;
 mod check;
 mod compact;

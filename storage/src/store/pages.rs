@@ -128,6 +128,11 @@ impl StorePages {
         (!version.parts.is_empty()).then(|| (version.kept_from, version.last()))
     }
 
+    /// Everything before this was given up, as of the last look; 0 where there was never anything.
+    pub(crate) fn kept_from(&self) -> u64 {
+        self.store.version().kept_from
+    }
+
     /// Makes the page with a sequence current; `false` where the store does not have it.
     pub(crate) fn seek(&mut self, sequence: u64) -> Result<bool> {
         let is_here = |(part, _): &(Part, OpenPart)| (part.span.first..=part.span.last).contains(&sequence);
@@ -173,13 +178,16 @@ impl StorePages {
         self.store.version().find(sequence).map(|part| part.span.first)
     }
 
-    /// First sequence of the first part whose latest time reaches `ts`; `None` where none does.
-    pub(crate) fn part_at_time(&self, ts: u64) -> Option<u64> {
-        self.store
-            .version()
-            .parts
-            .iter()
-            .find(|part| part.span.ts_min <= part.span.ts_max && part.span.ts_max >= ts)
-            .map(|part| part.span.first)
+    /// Where to begin to look for the first record at or after `ts`: everything before it is earlier, and it lies in the stripe or page that
+    /// begins here. `None` where no part's latest time reaches it.
+    pub(crate) fn start_of_time(&mut self, ts: u64) -> Result<Option<u64>> {
+        let reaches = |part: &&Part| part.span.ts_min <= part.span.ts_max && part.span.ts_max >= ts;
+        let Some(from) = self.store.version().parts.iter().find(reaches).map(|part| part.span.first) else { return Ok(None) };
+        // What compaction has made of it since may begin before it.
+        let Some((part, open)) = self.store.open_part(from)? else { return Ok(Some(from)) };
+        let start = open.start_of_time(ts)?.map_or(from, |start| start.max(from));
+        self.open = Some((part, open));
+        self.page = PartPage::default();
+        Ok(Some(start))
     }
 }

@@ -12,7 +12,7 @@ use crate::{
     table::{BlockCache, FindSpace, PointSpace, ScanSpace, Table, TablePages, Window},
 };
 use std::{ops::ControlFlow, sync::Arc};
-use tapewire_schemas::{Kind, PageView, RecordRef};
+use tapewire_schemas::{PageView, RecordRef};
 
 /// Events of one part of the store.
 #[derive(Clone, Debug)]
@@ -61,6 +61,14 @@ impl OpenPart {
         match self {
             Self::Segment(segment) => segment.range().0,
             Self::Table(table) => table.range().0,
+        }
+    }
+
+    /// Where to begin to look for the first record at or after a time: everything of the part before it is earlier. `None` where all of it is.
+    pub(crate) fn start_of_time(&self, ts: u64) -> Result<Option<u64>> {
+        match self {
+            Self::Segment(segment) => segment.start_of_time(ts),
+            Self::Table(table) => Ok(table.start_of_time(ts)),
         }
     }
 
@@ -128,7 +136,7 @@ impl OpenPart {
         }
     }
 
-    /// Sequences of the records with an id, in order.
+    /// Sequences of the records with the id of a trade or an order, in order.
     pub(crate) fn find(&self, id: EventId, space: &mut PartSpace) -> Result<Vec<u64>> {
         let table = match self {
             Self::Segment(segment) => return segment.find(id),
@@ -142,14 +150,8 @@ impl OpenPart {
                 table.find_trade((instrument_id, trade_id), &mut space.find, |sequence, _| found.push(sequence))?;
             }
             EventId::Order(order_id) => table.find_order(&order_id, &mut space.find, |sequence, _| found.push(sequence))?,
-            EventId::Account(account_id) => {
-                for kind in [Kind::AccountUpdate, Kind::OrderUpdate] {
-                    let _ = table.scan(Series { kind, id: account_id }, &Window::ALL, &mut space.scan, |sequence, _| {
-                        found.push(sequence);
-                        ControlFlow::Continue(())
-                    })?;
-                }
-            }
+            // An account is two series: whoever looks for it scans them.
+            EventId::Account(_) => {}
         }
         found.sort_unstable();
         Ok(found)

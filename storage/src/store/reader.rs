@@ -18,10 +18,12 @@ use std::{
     collections::{BTreeMap, HashMap},
     ops::ControlFlow,
 };
-use tapewire_schemas::RecordRef;
+use tapewire_schemas::{Kind, RecordRef};
 
 /// Parts that are open at a time at most.
 const OPEN_PARTS_MAX: usize = 256;
+/// Sequences that are looked at together where an answer comes from several series.
+const TOGETHER_SEQUENCES: u64 = 1 << 17;
 /// Blocks of tables that are kept in memory unless something else is asked for.
 const CACHE_BYTES: u64 = 256 << 20;
 
@@ -280,6 +282,46 @@ impl Store {
         Ok(())
     }
 
+    /// [`Self::scan`] of several series, in the order of the stream. 131,072 sequences are looked at together: so much is held in memory at
+    /// most, and read beyond what was enough. Of files whose times or sequences, or whose series, are others nothing is read.
+    ///
+    /// # Errors
+    /// As [`Self::scan`].
+    pub fn scan_together(
+        &mut self,
+        series: &[Series],
+        bounds: &ScanBounds,
+        mut visit: impl FnMut(u64, &RecordRef<'_>) -> ControlFlow<()>,
+    ) -> Result<()> {
+        if let [series] = series {
+            return self.scan(*series, bounds, visit);
+        }
+        let oldest = self.log.oldest()?.unwrap_or(1);
+        let (mut from, end) = (oldest.max(*bounds.sequences.start()), self.head.min(*bounds.sequences.end()));
+        let (mut found, mut words): (Vec<(u64, usize, usize)>, Vec<u64>) = (Vec::new(), Vec::new());
+        while from <= end {
+            let step = ScanBounds { times: bounds.times.clone(), sequences: from..=end.min(from.saturating_add(TOGETHER_SEQUENCES - 1)) };
+            for series in series {
+                self.scan(*series, &step, |sequence, record| {
+                    found.push((sequence, words.len(), record.bytes().len() / 8));
+                    words.extend(record.bytes().chunks_exact(8).map(|word| u64::from_le_bytes(word.try_into().expect("eight bytes"))));
+                    ControlFlow::Continue(())
+                })?;
+            }
+            found.sort_unstable_by_key(|(sequence, ..)| *sequence);
+            for (sequence, at, length) in found.drain(..) {
+                let record = RecordRef::new(zerocopy::IntoBytes::as_bytes(&words[at..at + length]), sequence);
+                let record = record.map_err(|source| StorageError::Schema { path: self.stream.directory().to_owned(), source })?;
+                if visit(sequence, &record).is_break() {
+                    return Ok(());
+                }
+            }
+            words.clear();
+            from = step.sequences.end().saturating_add(1);
+        }
+        Ok(())
+    }
+
     /// Calls `visit` with every record within the bounds, in the order of the stream, until it breaks.
     ///
     /// # Errors
@@ -410,19 +452,28 @@ impl Store {
         result
     }
 
-    /// Calls `visit` with every record that has an id, in order.
+    /// Calls `visit` with every record within the bounds that has an id, in order, until it breaks.
+    ///
+    /// Trades and orders are looked for where the filters of the parts may have them: a look at each filter within the bounds, and at the blocks
+    /// of the few that say yes. An account is two series, and costs what [`Self::scan_together`] does; the log behind the store is read whole,
+    /// within the bounds.
     ///
     /// # Errors
     /// As [`Self::scan`].
-    pub fn find(&mut self, id: EventId, mut visit: impl FnMut(u64, &RecordRef<'_>) -> ControlFlow<()>) -> Result<()> {
-        // A venue that does not number its trades has none to ask for.
-        if matches!(id, EventId::Trade { trade_id: 0, .. }) {
-            return Ok(());
+    pub fn find(&mut self, id: EventId, bounds: &ScanBounds, mut visit: impl FnMut(u64, &RecordRef<'_>) -> ControlFlow<()>) -> Result<()> {
+        match id {
+            // A venue that does not number its trades has none to ask for.
+            EventId::Trade { trade_id: 0, .. } => return Ok(()),
+            EventId::Account(id) => {
+                return self.scan_together(&[Kind::AccountUpdate, Kind::OrderUpdate].map(|kind| Series { kind, id }), bounds, visit);
+            }
+            EventId::Trade { .. } | EventId::Order(_) => {}
         }
-        let stored = self.over_parts(&ScanBounds::ALL, |part, bounds, space| {
+        let stored = self.over_parts(bounds, |part, bounds, space| {
             // A part that came into the place of others has what was seen in those.
             for sequence in part.find(id, space)?.into_iter().filter(|sequence| bounds.sequences.contains(sequence)) {
-                if visit(sequence, &part.get(sequence, space)?).is_break() {
+                let record = part.get(sequence, space)?;
+                if bounds.wants(sequence, &record) && visit(sequence, &record).is_break() {
                     return Ok(ControlFlow::Break(()));
                 }
             }
@@ -431,7 +482,7 @@ impl Store {
         if stored.is_break() {
             return Ok(());
         }
-        self.scan_log(&ScanBounds::ALL, |sequence, record| match id.is_of(record) {
+        self.scan_log(bounds, |sequence, record| match id.is_of(record) {
             true => visit(sequence, record),
             false => ControlFlow::Continue(()),
         })

@@ -18,7 +18,8 @@ pub struct StoreSettings {
     pub window_ns: u64,
     /// Compression of level 2: a zstd level, 1 to 19; 0 for none.
     pub zstd_level: i32,
-    /// What is older is given up, nanoseconds before now by the records' times; `None` for nothing.
+    /// What is older is given up, nanoseconds before now by the records' times; a time that lies ahead of the writing of its file counts as
+    /// that. `None` for nothing.
     pub age_ns_max: Option<u64>,
     /// While the store has more bytes than that, its oldest part is given up; `None` for any size.
     pub bytes_max: Option<u64>,

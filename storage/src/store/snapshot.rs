@@ -15,8 +15,8 @@ use super::{
     listing::names_of,
 };
 use crate::{
-    bus::{Bus, EpochState, Stream, is_name},
-    disk::Access,
+    bus::{Bus, EpochState, Stream, UNFINISHED, is_name},
+    disk::{Access, DiskFile},
     error::{Result, StorageError},
     journal::JournalCopy,
     manifest::{Manifest, Version, read_manifest, tree_version},
@@ -52,19 +52,58 @@ const TRIES_MAX: u32 = 16;
 /// writer or without.
 ///
 /// # Errors
-/// [`StorageError::SnapshotName`], [`StorageError::SnapshotExists`], [`StorageError::NoStream`], damage, and what the file system says.
+/// [`StorageError::SnapshotName`], [`StorageError::SnapshotExists`], [`StorageError::SnapshotBusy`] while another process makes it,
+/// [`StorageError::NoStream`], damage, and what the file system says.
 pub fn create_snapshot(stream: &Stream, name: &str, ts_now: u64) -> Result<Snapshot> {
     if !is_name(name) {
         return Err(StorageError::SnapshotName { name: name.to_owned() });
     }
+    if stream.epoch()?.is_none() {
+        return Err(no_stream(stream));
+    }
+    let lock = SnapshotLock::take(stream, name)?;
     let path = StoreFiles::new(stream).snapshots().join(name);
     if small_file::read(stream.disk(), &path.join(FILE_NAME), FILE_NAME)?.is_some() {
+        lock.remove()?;
         return Err(StorageError::SnapshotExists { name: name.to_owned(), path });
     }
     let (first, last) = copy_until_whole(stream, &path)?;
     let snapshot = Snapshot { name: name.to_owned(), path, first, last, ts_made: ts_now };
     small_file::write(stream.disk(), &snapshot.path.join(FILE_NAME), FILE_NAME, &snapshot.payload())?;
+    lock.remove()?;
     Ok(snapshot)
+}
+
+/// The right to make or delete the snapshot of a name, as a locked file beside it.
+#[derive(Debug)]
+struct SnapshotLock<'a> {
+    stream: &'a Stream,
+    path: PathBuf,
+    /// Dropped with the right.
+    #[allow(dead_code, reason = "holds the lock")]
+    file: Box<dyn DiskFile>,
+}
+
+impl<'a> SnapshotLock<'a> {
+    fn take(stream: &'a Stream, name: &str) -> Result<Self> {
+        let directory = StoreFiles::new(stream).snapshots();
+        stream.disk().create_dir_all(&directory).map_err(StorageError::io("create", &directory))?;
+        let path = directory.join(format!(".{name}.lock"));
+        let file = stream.disk().open(&path, Access::CreatePrivate).map_err(StorageError::io("create", &path))?;
+        if !file.try_lock().map_err(StorageError::io("lock", &path))? {
+            return Err(StorageError::SnapshotBusy { name: name.to_owned(), path: directory.join(name) });
+        }
+        Ok(Self { stream, path, file })
+    }
+
+    /// Removes the file: whoever has it open still, and locks it now, finds the snapshot made or gone.
+    fn remove(self) -> Result<()> {
+        remove(self.stream, &self.path)
+    }
+}
+
+fn no_stream(stream: &Stream) -> StorageError {
+    StorageError::NoStream { path: stream.bus().directory().to_owned(), stream: stream.name().to_owned() }
 }
 
 /// Every snapshot of a stream that is whole, oldest first.
@@ -75,7 +114,7 @@ pub fn list_snapshots(stream: &Stream) -> Result<Vec<Snapshot>> {
     let directory = StoreFiles::new(stream).snapshots();
     let names = names_of(stream, &directory)?;
     let mut snapshots = Vec::new();
-    for name in names {
+    for name in names.into_iter().filter(|name| is_name(name)) {
         let path = directory.join(&name);
         if let Some(payload) = small_file::read(stream.disk(), &path.join(FILE_NAME), FILE_NAME)? {
             let snapshot = Snapshot::read(&name, &path, &payload);
@@ -90,37 +129,62 @@ pub fn list_snapshots(stream: &Stream) -> Result<Vec<Snapshot>> {
 ///
 /// # Errors
 /// [`StorageError::NoSnapshot`], [`StorageError::BusExists`] where the directory has a bus, [`StorageError::NotEmpty`] where it has anything
-/// else, damage, and what the file system says.
+/// else, [`StorageError::RestoreUnfinished`] where another restore has begun and not ended, damage, and what the file system says.
 pub fn restore_snapshot(stream: &Stream, name: &str, to: &Path) -> Result<Snapshot> {
     let no_snapshot = || StorageError::NoSnapshot { name: name.to_owned(), path: stream.directory().to_owned() };
     let snapshot = list_snapshots(stream)?.into_iter().find(|snapshot| snapshot.name == name).ok_or_else(no_snapshot)?;
     if small_file::read(stream.disk(), &to.join("bus.id"), "bus")?.is_some() {
         return Err(StorageError::BusExists { path: to.to_owned() });
     }
-    // Whatever is there is somebody's: a copy that is begun anew clears only what it made itself.
-    match stream.disk().list(to) {
-        Ok(names) if !names.is_empty() => return Err(StorageError::NotEmpty { path: to.to_owned() }),
-        Err(error) if error.kind() != std::io::ErrorKind::NotFound => return Err(StorageError::io("list", to)(error)),
-        _ => {}
-    }
+    begin_restore(stream, to)?;
     let source = Bus::open_on(stream.bus().shared_disk(), &snapshot.path)?.stream(stream.name());
     let (first, last) = copy_until_whole(&source, to)?;
+    // It is a bus by now, whatever is said of it.
+    let unfinished = to.join(UNFINISHED);
+    stream.disk().remove_dir(&unfinished).map_err(StorageError::io("remove", &unfinished))?;
+    sync_dir(stream, to)?;
     Ok(Snapshot { path: to.to_owned(), first, last, ..snapshot })
+}
+
+/// Says of a directory that a restore has begun in it; of several that come at once one does. Whatever is there already is somebody's: a copy
+/// that is begun anew clears only what it made itself.
+fn begin_restore(stream: &Stream, to: &Path) -> Result<()> {
+    let (disk, unfinished) = (stream.disk(), to.join(UNFINISHED));
+    disk.create_dir_all(to).map_err(StorageError::io("create", to))?;
+    let not_empty = || StorageError::NotEmpty { path: to.to_owned() };
+    let names = disk.list(to).map_err(StorageError::io("list", to))?;
+    if !names.is_empty() && names.iter().all(|name| name != UNFINISHED) {
+        return Err(not_empty());
+    }
+    match disk.create_dir(&unfinished) {
+        Err(error) if error.kind() == std::io::ErrorKind::AlreadyExists => {
+            return Err(StorageError::RestoreUnfinished { path: to.to_owned() });
+        }
+        other => other.map_err(StorageError::io("create", &unfinished))?,
+    }
+    // Somebody may have come between.
+    if disk.list(to).map_err(StorageError::io("list", to))?.len() > 1 {
+        disk.remove_dir(&unfinished).map_err(StorageError::io("remove", &unfinished))?;
+        return Err(not_empty());
+    }
+    sync_dir(stream, to)
 }
 
 /// Deletes a snapshot, whole or not.
 ///
 /// # Errors
-/// [`StorageError::NoSnapshot`], and what the file system says.
+/// [`StorageError::NoSnapshot`], [`StorageError::SnapshotBusy`] while another process makes it, and what the file system says.
 pub fn delete_snapshot(stream: &Stream, name: &str) -> Result<()> {
     let path = StoreFiles::new(stream).snapshots().join(name);
     if !is_name(name) || stream.disk().list(&path).is_err() {
         return Err(StorageError::NoSnapshot { name: name.to_owned(), path: stream.directory().to_owned() });
     }
+    let lock = SnapshotLock::take(stream, name)?;
     // From now on it is none.
     remove(stream, &path.join(FILE_NAME))?;
     sync_dir(stream, &path)?;
-    remove_tree(stream, &path)
+    remove_tree(stream, &path)?;
+    lock.remove()
 }
 
 /// Deletes what was begun under names that begin so, and not finished: its files keep their room. The caller is the only one who makes
@@ -139,6 +203,7 @@ pub fn delete_unfinished_snapshots(stream: &Stream, name_prefix: &str) -> Result
             Err(error) => return Err(StorageError::io("open", &file)(error)),
             Ok(_) => continue,
         }
+        remove(stream, &directory.join(format!(".{name}.lock")))?;
         deleted += 1;
     }
     Ok(deleted)
@@ -163,7 +228,7 @@ impl Snapshot {
 fn copy_until_whole(stream: &Stream, to: &Path) -> Result<(u64, u64)> {
     let mut tries = 0;
     loop {
-        clear(stream, to)?;
+        clear_but(stream, to, UNFINISHED)?;
         let before = Moment::of(stream)?;
         let error = match copy_stream(stream, to) {
             Ok(copied) if copied.is_whole || tries >= TRIES_MAX || Moment::of(stream)? == before => return Ok((copied.first, copied.last)),
@@ -208,8 +273,7 @@ struct Copied {
 
 fn copy_stream(stream: &Stream, to: &Path) -> Result<Copied> {
     let disk = stream.disk();
-    let no_stream = || StorageError::NoStream { path: stream.bus().directory().to_owned(), stream: stream.name().to_owned() };
-    let epoch = stream.epoch()?.ok_or_else(no_stream)?;
+    let epoch = stream.epoch()?.ok_or_else(|| no_stream(stream))?;
     let bus = stream.bus().begin_copy(to)?;
     let copy = bus.stream(stream.name());
     if stream.is_private()? {
@@ -342,7 +406,12 @@ fn remove_tree(stream: &Stream, path: &Path) -> Result<()> {
 
 /// Removes what is in a directory; none is no error. A link goes, and not what it leads to.
 fn clear(stream: &Stream, path: &Path) -> Result<()> {
-    for name in names_of(stream, path)? {
+    clear_but(stream, path, "")
+}
+
+/// [`clear`], but for one name.
+fn clear_but(stream: &Stream, path: &Path, kept: &str) -> Result<()> {
+    for name in names_of(stream, path)?.iter().filter(|name| *name != kept) {
         let path = path.join(name);
         let Err(error) = stream.disk().remove(&path) else { continue };
         match stream.disk().list(&path) {

@@ -5,6 +5,7 @@
 //! what is to be done next, so nothing is done twice.
 
 use super::{
+    age::{is_older, telling_part, ts_written},
     compaction::{Compaction, choose},
     files::{StoreFiles, remove, sync_dir, temporary, write_whole},
     listing::listed_parts,
@@ -107,6 +108,9 @@ pub struct StoreTail {
     turn: u32,
 }
 
+/// A piece of work that may have nothing to do.
+type WorkStep<'a> = &'a dyn Fn(&mut StoreTail) -> Result<StoreStep>;
+
 /// Of so many steps one is compaction's first, where any is due.
 const COMPACTION_TURNS: u32 = 4;
 
@@ -189,34 +193,41 @@ impl StoreTail {
     ///
     /// # Errors
     /// [`StorageError::Corrupt`] where a segment is damaged or records are in neither WAL nor store, and what the file system says. What was
-    /// begun is undone, or is by the next opening; after a failure of the manifest open the store again.
+    /// begun is undone, or is by the next opening; after a failure of the manifest open the store again. Where there is no room for one thing
+    /// ([`StorageError::is_no_room`]), everything else was tried before that is said: giving up and compacting make room.
     pub fn work(&mut self, ts_now: u64) -> Result<StoreStep> {
-        // Before anything is taken: a stream that never pauses must not outgrow the bound.
-        match self.give_up(ts_now)? {
-            StoreStep::Idle => {}
-            dropped => return Ok(dropped),
-        }
-        // Nor may it keep level 0 from being compacted.
         self.turn = self.turn.wrapping_add(1);
-        if self.turn.is_multiple_of(COMPACTION_TURNS) {
-            match self.compact()? {
-                StoreStep::Idle => {}
-                compacted => return Ok(compacted),
+        // A stream that never pauses must not outgrow the bound, nor keep level 0 from being compacted.
+        let is_compaction_first = self.turn.is_multiple_of(COMPACTION_TURNS);
+        let mut no_room = None;
+        let steps: [WorkStep<'_>; 4] = [
+            &|tail| tail.give_up(ts_now),
+            &|tail| if is_compaction_first { tail.compact() } else { Ok(StoreStep::Idle) },
+            &Self::take_in,
+            &Self::compact,
+        ];
+        for step in steps {
+            match step(self) {
+                Ok(StoreStep::Idle) => {}
+                // What comes next may make some.
+                Err(error) if error.is_no_room() => no_room = no_room.or(Some(error)),
+                Err(error) => return Err(no_room.unwrap_or(error)),
+                done => return done,
             }
         }
-        let taken = self.take()?;
-        if taken != StoreStep::Idle {
-            return Ok(taken);
-        }
-        if self.state.take(&mut self.manifest)? {
-            return Ok(StoreStep::State { through: self.state.sequence() });
-        }
-        match self.compact()? {
-            StoreStep::Idle => {}
-            compacted => return Ok(compacted),
+        if let Some(error) = no_room {
+            return Err(error);
         }
         let is_busy = self.state.save(&mut self.manifest)? || self.state.compact(&mut self.manifest)?;
         Ok(if is_busy { StoreStep::StateSaved } else { StoreStep::Idle })
+    }
+
+    /// Takes a segment, or, where there is none to take, into the state what the store has.
+    fn take_in(&mut self) -> Result<StoreStep> {
+        match self.take()? {
+            StoreStep::Idle if self.state.take(&mut self.manifest)? => Ok(StoreStep::State { through: self.state.sequence() }),
+            taken => Ok(taken),
+        }
     }
 
     pub(super) fn version(&self) -> &Version {
@@ -297,9 +308,11 @@ impl StoreTail {
         let version = self.manifest.version();
         let Some(part) = version.parts.first().copied().filter(|_| version.parts.len() > 1) else { return Ok(StoreStep::Idle) };
         let bytes: u64 = version.parts.iter().map(|part| part.span.bytes).sum();
-        // A part whose records have no times, as of a writer that wrote nothing but its start, is as old as the one behind it.
-        let ts_max = version.parts.iter().find(|part| part.span.ts_min <= part.span.ts_max).map(|part| part.span.ts_max);
-        let is_old = self.settings.age_ns_max.zip(ts_max).is_some_and(|(age, ts_max)| ts_now.saturating_sub(ts_max) > age);
+        let is_old = self.settings.age_ns_max.zip(telling_part(version)).is_some_and(|(age_ns_max, part)| {
+            let is_older = |ts_written| is_older(&part.span, ts_written, (ts_now, age_ns_max));
+            // Nobody asks the file system as long as the times say it.
+            is_older(None) || is_older(ts_written(&self.stream, &self.files, part))
+        });
         let is_much = self.settings.bytes_max.is_some_and(|bytes_max| bytes > bytes_max);
         if !is_old && !is_much {
             return Ok(StoreStep::Idle);

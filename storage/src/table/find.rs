@@ -37,6 +37,12 @@ impl Table {
         Ok(found.may_contain(hash))
     }
 
+    /// First sequence of the first stripe that reaches a time; `None` where none does. What is before it is earlier. A stripe's fence is of what
+    /// was made one table with it before: it never says less than its records do.
+    pub(crate) fn start_of_time(&self, ts: u64) -> Option<u64> {
+        self.stripes().iter().find(|stripe| stripe.fence_ts_max >= ts).map(|stripe| stripe.first_sequence)
+    }
+
     /// Whether the table may have a trade of an instrument; `false` is certain.
     pub(crate) fn may_have_trade(&self, instrument_id: u32, trade_id: u64) -> Result<bool> {
         self.may_contain(0, trade_hash(instrument_id, trade_id))

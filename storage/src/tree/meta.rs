@@ -182,7 +182,7 @@ impl TreeVersion {
     ///
     /// # Errors
     /// [`StorageError::Corrupt`] where it cannot follow the ones before: a number twice, a table removed that is not there, a
-    /// sequence that falls back. That levels above 0 do not overlap is seen when the tree is opened.
+    /// sequence that falls back, more bytes together than a number can say. That levels above 0 do not overlap is seen when the tree is opened.
     pub fn apply(&mut self, edit: &TreeEdit, path: &Path, offset: u64) -> Result<()> {
         self.add(edit).map_err(|reason| StorageError::corrupt(path, offset, reason))
     }
@@ -193,6 +193,10 @@ impl TreeVersion {
             TreeEdit::Add(meta) => {
                 if self.tables.keys().any(|(_, number)| *number == meta.number) {
                     return Err(format!("table {} is added a second time", meta.number).into());
+                }
+                // Whoever sums up any of them later need not ask.
+                if self.tables().try_fold(meta.bytes, |sum, table| sum.checked_add(table.bytes)).is_none() {
+                    return Err(format!("with table {} the tree has more bytes than a number can say", meta.number).into());
                 }
                 self.next_number = self.next_number.max(meta.number.saturating_add(1));
                 self.tables.insert((meta.level, meta.number), meta.clone());
@@ -309,7 +313,8 @@ mod tests {
         let mut version = TreeVersion::default();
         version.add(&TreeEdit::Add(meta(0, 7))).unwrap();
         version.add(&TreeEdit::Through(4)).unwrap();
-        for edit in [TreeEdit::Add(meta(3, 7)), TreeEdit::Remove { level: 1, number: 7 }, TreeEdit::Through(3)] {
+        let huge = TreeEdit::Add(SstMeta { bytes: u64::MAX - 8, ..meta(3, 8) });
+        for edit in [TreeEdit::Add(meta(3, 7)), TreeEdit::Remove { level: 1, number: 7 }, TreeEdit::Through(3), huge] {
             let refused = version.apply(&edit, Path::new("manifest.log"), 17).unwrap_err().to_string();
             assert!(refused.starts_with("manifest.log is damaged at byte 17"), "{refused}");
         }

@@ -30,7 +30,7 @@ pub(crate) fn choose(version: &TreeVersion, settings: &TreeSettings) -> Option<C
         return Some(compaction(version, &uppers));
     }
     let is_last = |meta: &SstMeta| usize::from(meta.level) == LEVEL_COUNT - 1;
-    let is_dead = |meta: &&SstMeta| meta.level > 0 && !is_last(meta) && meta.tombstone_count * 2 > meta.entry_count;
+    let is_dead = |meta: &&SstMeta| meta.level > 0 && !is_last(meta) && meta.tombstone_count > meta.entry_count / 2;
     version.tables().find(is_dead).map(|meta| compaction(version, &[meta]))
 }
 

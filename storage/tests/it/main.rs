@@ -26,6 +26,7 @@ mod state;
 mod store;
 mod store_crash;
 mod store_damage;
+mod store_limits;
 mod store_questions;
 mod store_repair;
 mod times;

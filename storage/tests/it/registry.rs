@@ -1,8 +1,11 @@
 //! Instruments and accounts in one registry: numbers that stay, whatever becomes of the file.
 
-use crate::harness::{STREAM, TestBus, TestSequencer, settings};
+use crate::{
+    harness::{STREAM, TestBus, TestSequencer, names_with, settings},
+    store::{cold, hot, open, prune, settle},
+};
 use std::{fs, path::PathBuf};
-use tapewire_schemas::Scale;
+use tapewire_schemas::{Event, Payload, Scale, Side, Stamp, Trade};
 use tapewire_storage::{Registry, StorageError, StreamWriter, rebuild_registry};
 
 fn two() -> Scale {
@@ -142,4 +145,30 @@ fn a_registry_is_made_anew_from_the_log() {
     assert_eq!(writer.registry_mut().define("A", "T", two(), two()).unwrap().instrument_id, 2);
     let refused = rebuild_registry(&test.bus, STREAM).map(drop);
     assert!(matches!(refused, Err(StorageError::WriterActive { .. })), "{refused:?}");
+}
+
+/// Also where the log does not go back to the definitions any more: the store does.
+#[test]
+fn a_registry_is_made_anew_from_the_store() {
+    let test = TestBus::in_memory();
+    let mut writer = StreamWriter::open(&test.bus, STREAM, &settings()).unwrap();
+    let registry = writer.registry_mut();
+    let (instrument, account) = (registry.define("A", "S", two(), two()).unwrap(), registry.define_account("B", "N").unwrap());
+    let mut sequencer = TestSequencer::new(&writer);
+    sequencer.append_event(&instrument.event(1));
+    sequencer.append_event(&account.event(2));
+    let stamp = Stamp { instrument_id: 1, venue_id: 1, ts_event: 5, ts_recv: 5 };
+    (0..40_000).for_each(|_| sequencer.append_event(&Event { stamp, payload: Payload::Trade(Trade::default(), Side::Buy) }));
+    let last = sequencer.close(writer);
+    for settings in [hot(), cold()] {
+        settle(&mut open(&test.bus, settings));
+        prune(&test.bus);
+        let stream = test.bus.stream(STREAM);
+        assert!(names_with(stream.directory(), ".log").iter().all(|name| !name.starts_with("wal_00000000000000000001")));
+        fs::remove_file(stream.directory().join("registry.log")).unwrap();
+        let rebuilt = rebuild_registry(&test.bus, STREAM).unwrap();
+        assert_eq!((rebuilt.instruments, rebuilt.accounts, rebuilt.entries, rebuilt.records), (1, 1, 2, last));
+        let found = Registry::open(&stream).unwrap();
+        assert_eq!((found.get(1), found.account(1)), (Some(&instrument), Some(&account)));
+    }
 }

@@ -226,6 +226,24 @@ impl Image {
         }
     }
 
+    /// Bytes of the sectors of all files that have a name.
+    fn used_bytes(&self) -> usize {
+        let files: BTreeSet<usize> =
+            self.live.values().filter_map(|entry| if let Entry::File(file) = entry { Some(*file) } else { None }).collect();
+        files.iter().map(|file| self.files[*file].live.len().next_multiple_of(SECTOR_BYTES)).sum()
+    }
+
+    /// Bytes of the sectors that a step would need; `None` where it needs none.
+    fn growth(&self, step: &Step) -> Option<usize> {
+        let (file, end) = match step {
+            Step::Write { file, offset, bytes } => (*file, offset + bytes.len()),
+            Step::SetLength { file, length } => (*file, *length),
+            _ => return None,
+        };
+        let sectors = |length: usize| length.next_multiple_of(SECTOR_BYTES);
+        sectors(end).checked_sub(sectors(self.files[file].live.len())).filter(|more| *more > 0)
+    }
+
     /// The disk after a crash now: all of it is on disk, and is seen.
     pub fn crash(&self, rng: &mut Rng) -> Self {
         // All, nothing, and everything between.
@@ -272,6 +290,8 @@ struct State {
     log: Vec<(Step, u64)>,
     witness: Option<Witness>,
     fault: Option<(usize, Fault)>,
+    /// Bytes that all files together may have.
+    bytes_max: Option<usize>,
     is_dead: bool,
     /// A step has failed.
     is_broken: bool,
@@ -310,6 +330,12 @@ impl SimDisk {
     /// Lets a step, counted from 0, fail.
     pub fn fail_at(&self, step: usize, fault: Fault) {
         self.state().fault = Some((step, fault));
+    }
+
+    /// From now on the disk has no more room than what is used, until something is removed; in place, everything can be written.
+    pub fn fill(&self) {
+        let mut state = self.state();
+        state.bytes_max = Some(state.image.used_bytes());
     }
 
     /// The process dies at a step, and `act` sees what it leaves.
@@ -362,6 +388,12 @@ impl SimDisk {
         let mut state = self.state();
         if state.is_dead {
             return Err(io::Error::other("the process is dead"));
+        }
+        if state
+            .bytes_max
+            .is_some_and(|bytes_max| state.image.growth(&step).is_some_and(|more| state.image.used_bytes() + more > bytes_max))
+        {
+            return Err(io::ErrorKind::StorageFull.into());
         }
         let number = state.log.len();
         let kept = state.witness.as_ref().map_or(0, |witness| witness());

@@ -2,7 +2,9 @@
 
 use crate::{
     harness::{STREAM, TestBus, TestSequencer, check_all, names_with, remove_memory, settings},
+    sim_disk::Image,
     store::{cold, hot, open, prune, settle, written},
+    store_crash::Simulated,
 };
 use std::{
     ops::ControlFlow,
@@ -226,4 +228,76 @@ fn check_made(stream: &Stream, ts_now: u64) {
     store.replay(&ScanBounds::ALL, in_order).unwrap();
     assert_eq!(next, snapshot.last + 1);
     delete_snapshot(stream, "one").unwrap();
+}
+
+/// Two that make the snapshot of one name at once: one of them does, and it is whole.
+#[test]
+fn one_makes_a_snapshot_of_a_name() {
+    let test = TestBus::in_memory();
+    let stream = test.bus.stream(STREAM);
+    let last = written(&test.bus, 4);
+    settle(&mut open(&test.bus, cold()));
+    for name in (0..24).map(|number| format!("s{number}")) {
+        let barrier = std::sync::Barrier::new(2);
+        let make = || {
+            barrier.wait();
+            create_snapshot(&stream, &name, 7)
+        };
+        let made = std::thread::scope(|scope| {
+            let other = scope.spawn(make);
+            [make(), other.join().unwrap()]
+        });
+        let refused = made.iter().filter(|made| {
+            matches!(made, Err(StorageError::SnapshotBusy { name: busy, .. } | StorageError::SnapshotExists { name: busy, .. }) if *busy == name)
+        });
+        assert_eq!((refused.count(), made.iter().flatten().count()), (1, 1), "{made:?}");
+        let snapshot = list_snapshots(&stream).unwrap().into_iter().find(|snapshot| snapshot.name == name).unwrap();
+        assert_eq!(check(&snapshot.path, &[1]), last);
+        remove_memory(&Bus::open(&snapshot.path).unwrap());
+        delete_snapshot(&stream, &name).unwrap();
+    }
+    let snapshots = stream.directory().join("store/snapshots");
+    assert_eq!(std::fs::read_dir(snapshots).unwrap().count(), 0, "locks stay behind");
+}
+
+/// A restore that dies at any step leaves nothing, or what everybody calls unfinished, or a bus.
+#[test]
+fn a_restore_that_was_not_finished_is_called_so() {
+    let simulated = Simulated::new(Image::default());
+    let last = written(&simulated.bus, 2);
+    create_snapshot(&simulated.bus.stream(STREAM), "one", 7).unwrap();
+    let image = simulated.disk.image().crash(&mut fastrand::Rng::with_seed(0));
+    let to = Path::new("/sim/to");
+    let recorded = Simulated::new(image.clone());
+    restore_snapshot(&recorded.bus.stream(STREAM), "one", to).unwrap();
+    let (mut unfinished, mut whole) = (0, 0);
+    for step in 0..recorded.disk.log().len() {
+        let dying = Simulated::new(image.clone());
+        let (send, left) = std::sync::mpsc::channel();
+        dying.disk.die_at(step, move |image| send.send(image.clone()).unwrap());
+        restore_snapshot(&dying.bus.stream(STREAM), "one", to).unwrap_err();
+        let left = left.recv().unwrap();
+        for image in [left.clone(), left.crash(&mut fastrand::Rng::with_seed(step as u64))] {
+            let after = Simulated::new(image);
+            let disk = || after.bus_disk();
+            match restore_snapshot(&after.bus.stream(STREAM), "one", to) {
+                Ok(restored) => assert_eq!(restored.last, last),
+                Err(error @ StorageError::RestoreUnfinished { .. }) => {
+                    assert!(error.to_string().contains("remove that directory"), "{error}");
+                    for bus in [Bus::open_on(disk(), to), Bus::open_or_create_on(disk(), to)] {
+                        assert!(matches!(bus, Err(StorageError::RestoreUnfinished { path }) if path == to), "step {step}");
+                    }
+                    unfinished += 1;
+                }
+                Err(StorageError::BusExists { .. }) => {
+                    let bus = Bus::open_on(disk(), to).unwrap();
+                    assert_eq!(check_all(&bus, 1, &[1]), last);
+                    remove_memory(&bus);
+                    whole += 1;
+                }
+                Err(other) => panic!("step {step}: {other}"),
+            }
+        }
+    }
+    assert!(unfinished > 10 && whole > 0, "{unfinished} {whole}");
 }

@@ -15,22 +15,29 @@ use std::{
         atomic::{AtomicU64, Ordering},
     },
 };
-use tapewire_storage::{Bus, Series, StopSignal, StorageError, Store, StoreSettings, StoreStep, StoreTail, StreamWriter, WalSettings};
+use tapewire_storage::{
+    Bus, Disk, Series, StopSignal, StorageError, Store, StoreSettings, StoreStep, StoreTail, StreamWriter, WalSettings,
+};
 
 const SEGMENT_PAGES: u32 = 2;
 const PAGES: u64 = 9;
 
 /// A bus and the memory that goes with it.
-struct Simulated {
-    bus: Bus,
-    disk: SimDisk,
+pub struct Simulated {
+    pub bus: Bus,
+    pub disk: SimDisk,
 }
 
 impl Simulated {
-    fn new(image: Image) -> Self {
+    pub fn new(image: Image) -> Self {
         let disk = SimDisk::new(image);
         let bus = Bus::open_or_create_on(Arc::new(disk.clone()), Path::new(BUS)).unwrap();
         Self { bus, disk }
+    }
+
+    /// Its disk, for another bus on it.
+    pub fn bus_disk(&self) -> Arc<dyn Disk> {
+        Arc::new(self.disk.clone())
     }
 }
 

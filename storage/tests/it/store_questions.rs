@@ -3,6 +3,7 @@
 use crate::{
     harness::{RecordReader, STREAM, TestBus, TestSequencer, settings},
     store::{cold, hot, open, prune, settle},
+    store_damage::files,
 };
 use fastrand::Rng;
 use std::{collections::BTreeMap, ops::ControlFlow};
@@ -198,7 +199,16 @@ fn check_ids(store: &mut Store, model: &Model, rng: &mut Rng, last: u64) {
     let orders = (0..5).map(|_| order(rng.u64(..last / 50 + 2))).collect::<Vec<_>>();
     let accounts = (0..5).map(EventId::Account);
     for id in trades.into_iter().chain(orders).chain(accounts) {
-        assert_eq!(collect(|visit| store.find(id, visit)), model.select(|_, record| id.is_of(record)), "{id:?}");
+        let (a, b) = (rng.u64(1..=last), rng.u64(1..=last));
+        let time = |sequence: u64| 1_000_000 + sequence * 100;
+        for bounds in [
+            ScanBounds::ALL,
+            ScanBounds { sequences: a.min(b)..=a.max(b), ..ScanBounds::ALL },
+            ScanBounds { times: time(a.min(b))..=time(a.max(b)), ..ScanBounds::ALL },
+        ] {
+            let expected = model.select(|sequence, record| id.is_of(record) && within(&bounds, sequence, record));
+            assert_eq!(collect(|visit| store.find(id, &bounds, visit)), expected, "{id:?} {bounds:?}");
+        }
     }
 }
 
@@ -253,15 +263,49 @@ fn what_compaction_puts_together_is_told_once() {
     prune(&test.bus);
     assert!(tail.counters().seals > 2 && tail.counters().merges == 0, "{:?}", tail.counters());
     let mut store = Store::open(&test.bus.stream(STREAM)).unwrap();
-    let id = EventId::Account(1);
+    let series = Series { kind: Kind::OrderUpdate, id: 1 };
     let mut found = Vec::new();
     let ask = |sequence, record: &RecordRef<'_>| {
         found.push((sequence, record.bytes().to_vec()));
         while tail.work_through().unwrap() != StoreStep::Idle {}
         ControlFlow::Continue(())
     };
-    store.find(id, ask).unwrap();
+    store.scan(series, &ScanBounds::ALL, ask).unwrap();
     assert_eq!(tail.counters().merges, 1);
-    assert_eq!(found, model.select(|_, record| id.is_of(record)));
-    assert!(collect(|visit| store.find(EventId::Trade { instrument_id: 1, trade_id: 0 }, visit)).is_empty());
+    assert_eq!(found, model.select(|_, record| Series::of(record) == series));
+    let unnumbered = EventId::Trade { instrument_id: 1, trade_id: 0 };
+    assert!(collect(|visit| store.find(unnumbered, &ScanBounds::ALL, visit)).is_empty());
+}
+
+/// Who wants a few of an account's records, or those of a while, does not pay for the rest: the store reads no part that has none of them.
+#[test]
+fn an_accounts_question_reads_no_more_than_it_needs() {
+    let test = TestBus::in_memory();
+    let writer = StreamWriter::open(&test.bus, STREAM, &settings()).unwrap();
+    let mut sequencer = TestSequencer::new(&writer);
+    append_market(&mut sequencer, &mut Rng::with_seed(4), 20_000);
+    let last = sequencer.close(writer);
+    let mut tail = open(&test.bus, cold());
+    settle(&mut tail);
+    prune(&test.bus);
+    let model = Model::read(&test.bus);
+    let mut store = Store::open(&test.bus.stream(STREAM)).unwrap();
+    // Every part but the one with the record that is wanted is damaged in each of its blocks: whoever reads them says so.
+    let id = EventId::Account(1);
+    let wanted = model.select(|sequence, record| id.is_of(record) && sequence > last / 2)[0].0;
+    let paths = files(&test.bus, "tables", ".tbl");
+    assert!(paths.len() > 2, "{paths:?}");
+    let first = |path: &std::path::PathBuf| path.to_string_lossy()[path.to_string_lossy().len() - 24..][..20].parse::<u64>().unwrap();
+    let holder = paths.iter().map(first).filter(|first| *first <= wanted).max().unwrap();
+    for path in paths.iter().filter(|path| first(path) != holder) {
+        let mut bytes = std::fs::read(path).unwrap();
+        // The tail says where the filters begin, behind all blocks.
+        let filters_at = bytes.len() - 128 + 40;
+        let blocks_end = u64::from_le_bytes(bytes[filters_at..filters_at + 8].try_into().unwrap()) as usize;
+        (64..blocks_end).step_by(64).for_each(|at| bytes[at] ^= 0x10);
+        std::fs::write(path, bytes).unwrap();
+    }
+    let only = ScanBounds { sequences: wanted..=wanted, ..ScanBounds::ALL };
+    assert_eq!(collect(|visit| store.find(id, &only, visit)).len(), 1);
+    assert!(store.find(id, &ScanBounds::ALL, |_, _| ControlFlow::Continue(())).is_err(), "the damage is seen by who reads it");
 }

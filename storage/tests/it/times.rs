@@ -1,9 +1,12 @@
 //! Searches by time against a scan of everything, for times that go back and forth, stay away, or never were.
 
-use crate::harness::{STREAM, TestBus, TestSequencer, settings};
+use crate::{
+    harness::{STREAM, TestBus, TestSequencer, settings},
+    store::{cold, hot, open, prune, settle},
+};
 use fastrand::Rng;
 use tapewire_schemas::{Control, ControlCode, Event, Payload, Side, Stamp, Trade};
-use tapewire_storage::{LogReader, StreamWriter, WalSettings, recover_stream, verify_stream};
+use tapewire_storage::{LogReader, Store, StoreSettings, StoreStep, StreamWriter, WalSettings, recover_stream, verify_stream};
 
 /// Records of a page of trades.
 const PAGE_RECORDS: u64 = 4090;
@@ -170,5 +173,38 @@ fn a_search_reads_a_logarithm_of_the_pages() {
         // Three searches: the first, the newest fence, the end; each over 64 segments and the 4 pages of one.
         let read = log.pages_searched() - before;
         assert!((1..=3 * (7 + 2)).contains(&read), "{read} pages of 256 were read");
+    }
+}
+
+/// In the store as well: a search begins at the stripe or page that has the time, and not where its file begins.
+#[test]
+fn a_search_of_the_store_begins_where_the_time_is() {
+    let test = TestBus::in_memory();
+    let writer = StreamWriter::open(&test.bus, STREAM, &WalSettings { segment_pages: 16, ..settings() }).unwrap();
+    let mut sequencer = TestSequencer::new(&writer);
+    let mut model = Model::default();
+    model.append(&mut sequencer, 160 * PAGE_RECORDS, |sequence| (sequence * 1000 + (7 - sequence % 7) * 2000, 0));
+    sequencer.close(writer);
+    let tables = StoreSettings { table_record_bytes_max: 12 << 20, merged_record_bytes_max: u64::MAX, window_ns: u64::MAX, ..cold() };
+    for (level, settings) in [(0, hot()), (1, tables), (2, tables)] {
+        let mut tail = open(&test.bus, settings);
+        settle(&mut tail);
+        if level == 2 {
+            while tail.work_through().unwrap() != StoreStep::Idle {}
+        }
+        prune(&test.bus);
+        let levels = Store::open(&test.bus.stream(STREAM)).unwrap().levels();
+        assert_eq!(levels.last().unwrap().level, level, "{levels:?}");
+        let mut log = LogReader::open(&test.bus.stream(STREAM)).unwrap();
+        for part in 1..16 {
+            let ts = model.head() * 1000 / 16 * part;
+            let before = log.records_searched();
+            assert!(log.find_time(ts).unwrap().is_some_and(|sequence| sequence.abs_diff(ts / 1000) < 20));
+            let looked_at = log.records_searched() - before;
+            // A page of level 0; of tables a stripe of 4 MiB.
+            let most = if level == 0 { PAGE_RECORDS } else { 18 * PAGE_RECORDS };
+            assert!(looked_at <= most, "{looked_at} records of level {level} were looked at, a page has {PAGE_RECORDS}");
+        }
+        model.check_many(&mut log, 1, level.into());
     }
 }

@@ -1,0 +1,162 @@
+//! What the store gives up, and when: by age, and where there is no room.
+
+use crate::{
+    harness::{STREAM, TestBus, TestSequencer, check_all, names_with, settings},
+    sim_disk::{Fault, Image, Step},
+    store::{cold, hot, open, settle, written},
+    store_crash::Simulated,
+};
+use tapewire_schemas::{Event, Payload, Side, Stamp, Trade};
+use tapewire_storage::{
+    Bus, Cursor, CursorPosition, Found, LogReader, RetentionPolicy, Standing, StopSignal, StorageError, Store, StoreHold, StoreSettings,
+    StoreStep, StoreTail, StreamWriter, WalSettings, prune_stream,
+};
+
+const HOUR_NS: u64 = 3_600_000_000_000;
+
+fn now() -> u64 {
+    tapewire_stdx::clock::Clock::new().now_ns()
+}
+
+fn trade_at(ts_event: u64) -> Event<'static> {
+    Event { stamp: Stamp { instrument_id: 1, venue_id: 1, ts_event, ts_recv: 1 }, payload: Payload::Trade(Trade::default(), Side::Buy) }
+}
+
+/// An instrument whose times lie a century ahead: once it kept everything that the store ever had.
+#[test]
+fn a_time_far_ahead_keeps_nothing_for_ever() {
+    let test = TestBus::in_memory();
+    let begun = now();
+    let writer = StreamWriter::open(&test.bus, STREAM, &settings()).unwrap();
+    let mut sequencer = TestSequencer::new(&writer);
+    for _ in 0..6 {
+        sequencer.append_event(&trade_at(begun + 876_000 * HOUR_NS));
+        sequencer.append_event(&trade_at(begun));
+        sequencer.append_pages(3);
+    }
+    let last = sequencer.close(writer);
+    let mut tail = open(&test.bus, StoreSettings { age_ns_max: Some(HOUR_NS), ..hot() });
+    // All of it is of this hour.
+    let mut work = |ts_now: u64| loop {
+        match tail.work(ts_now).unwrap() {
+            StoreStep::Dropped { last, .. } => return Some(last),
+            StoreStep::Idle => return None,
+            _ => {}
+        }
+    };
+    assert_eq!(work(now() + HOUR_NS / 2), None);
+    let mut given_up = 0;
+    while let Some(last) = work(now() + 2 * HOUR_NS) {
+        given_up = last;
+    }
+    // The newest part always stays.
+    assert!(given_up > 0 && given_up < last, "{given_up} of {last}");
+    assert_eq!(Store::open(&test.bus.stream(STREAM)).unwrap().levels()[0].parts, 1);
+}
+
+/// Pages of one more writer; the last sequence.
+fn write_pages(bus: &Bus, pages: u64) -> u64 {
+    let settings = WalSettings { journal_pages: 8, segment_pages: 2, flush_interval_us: 500 };
+    let writer = StreamWriter::open(bus, STREAM, &settings).unwrap();
+    let mut sequencer = TestSequencer::new(&writer);
+    sequencer.append_pages(pages);
+    sequencer.close(writer)
+}
+
+/// Some segments that are taken, and some that are not; the first sequence of the second writer, and the last.
+fn half_taken() -> (Simulated, u64, u64) {
+    let simulated = Simulated::new(Image::default());
+    let taken = write_pages(&simulated.bus, 8);
+    settle(&mut open(&simulated.bus, hot()));
+    // As the publisher does every second.
+    let nothing = RetentionPolicy { bytes_max: Some(u64::MAX), store: StoreHold::Required, ..RetentionPolicy::default() };
+    prune_stream(&simulated.bus.stream(STREAM), &nothing, 0).unwrap();
+    let last = write_pages(&simulated.bus, 5);
+    (simulated, taken + 1, last)
+}
+
+/// Giving up and pruning are what makes room: neither needs any.
+#[test]
+fn a_full_disk_is_no_reason_to_keep_what_may_go() {
+    let (simulated, second, last) = half_taken();
+    let (bus, stream) = (&simulated.bus, simulated.bus.stream(STREAM));
+    simulated.disk.fill();
+    let everything = RetentionPolicy { bytes_max: Some(0), store: StoreHold::Required, ..RetentionPolicy::default() };
+    let pruned = prune_stream(&stream, &everything, 0).unwrap();
+    assert!(pruned.deleted.len() >= 3 && pruned.oldest <= second, "{pruned:?}");
+    assert_eq!(check_all(bus, 1, &[1, second]), last);
+    let mut tail = StoreTail::open(&stream, StoreSettings { bytes_max: Some(1 << 20), ..hot() }, StopSignal::default()).unwrap();
+    let steps = settle(&mut tail);
+    assert!(matches!(steps[0], StoreStep::Dropped { first: 1, .. }), "{steps:?}");
+    assert_eq!(tail.seq_stored(), last, "{steps:?}");
+    let oldest = LogReader::open(&stream).unwrap().oldest().unwrap().unwrap();
+    assert!(oldest > 1);
+    assert_eq!(check_all(bus, oldest, &[1, second]), last);
+    // A power loss now finds what was said in place.
+    let crashed = Simulated::new(simulated.disk.image().crash(&mut fastrand::Rng::with_seed(1)));
+    assert_eq!(check_all(&crashed.bus, oldest, &[1, second]), last);
+}
+
+/// What cannot be taken for want of room does not keep from compacting what is there.
+#[test]
+fn a_take_that_fails_leaves_compaction_its_turn() {
+    let (simulated, _, last) = half_taken();
+    let image = simulated.disk.image().crash(&mut fastrand::Rng::with_seed(0));
+    let recorded = Simulated::new(image.clone());
+    let is_footer = |path: &std::path::Path| path.to_string_lossy().ends_with(".idx.tmp");
+    assert!(matches!(open(&recorded.bus, cold()).work(0).unwrap(), StoreStep::Taken { .. }));
+    let footer = recorded.disk.log().iter().position(|(step, _)| matches!(step, Step::Create(path) if is_footer(path))).unwrap();
+    let failing = Simulated::new(image);
+    failing.disk.fail_at(footer + 1, Fault::NoSpace);
+    let mut tail = open(&failing.bus, cold());
+    assert!(matches!(tail.work(0).unwrap(), StoreStep::Sealed { first: 1, .. }));
+    assert!(failing.disk.has_failed());
+    settle(&mut tail);
+    assert_eq!(tail.seq_stored(), last);
+    assert_eq!(Store::open(&failing.bus.stream(STREAM)).unwrap().levels().iter().map(|level| level.records).sum::<u64>(), last);
+}
+
+/// Who is behind the log and not behind the store loses nothing, and nobody says so.
+#[test]
+fn what_is_in_the_store_is_not_lost_to_anybody() {
+    let test = TestBus::in_memory();
+    let stream = test.bus.stream(STREAM);
+    let last = written(&test.bus, 6);
+    settle(&mut open(&test.bus, hot()));
+    Cursor::open(&stream, "late").unwrap().store(CursorPosition { epoch: 1, sequence: 2, ts_updated: 7 }).unwrap();
+    let mut reader = LogReader::open(&stream).unwrap();
+    reader.seek(3).unwrap();
+    let everything = RetentionPolicy { bytes_max: Some(0), store: StoreHold::Required, ..RetentionPolicy::default() };
+    let pruned = prune_stream(&stream, &everything, 0).unwrap();
+    assert!(pruned.deleted.len() > 3);
+    assert_eq!((pruned.overruled, pruned.held_by), (Vec::new(), Vec::new()));
+    let position = Cursor::load(&stream, "late").unwrap().unwrap();
+    assert_eq!(reader.standing(&position).unwrap(), Standing::Good);
+    assert_eq!(reader.seek(2).unwrap(), Found::Page);
+    assert_eq!(check_all(&test.bus, 1, &[1]), last);
+}
+
+/// What was given up is called so also where the log has nothing at all.
+#[test]
+fn what_was_given_up_does_not_come_again() {
+    let test = TestBus::in_memory();
+    let stream = test.bus.stream(STREAM);
+    let last = written(&test.bus, 6);
+    let mut tail = open(&test.bus, hot());
+    settle(&mut tail);
+    drop(tail);
+    let mut tail = open(&test.bus, StoreSettings { bytes_max: Some(2 << 20), ..hot() });
+    settle(&mut tail);
+    for name in names_with(stream.directory(), ".log").into_iter().filter(|name| name.starts_with("wal_")) {
+        std::fs::remove_file(stream.directory().join(name)).unwrap();
+    }
+    let mut reader = LogReader::open(&stream).unwrap();
+    let kept = reader.oldest().unwrap().unwrap();
+    assert!(kept > 1);
+    for wanted in [1, kept - 1] {
+        let refused = reader.seek(wanted);
+        assert!(matches!(refused, Err(StorageError::Pruned { wanted: told, oldest }) if (told, oldest) == (wanted, kept)), "{refused:?}");
+    }
+    assert_eq!(reader.seek(kept).unwrap(), Found::Page);
+    assert_eq!(reader.seek(last + 1).unwrap(), Found::NotYet);
+}
