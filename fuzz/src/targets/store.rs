@@ -97,7 +97,7 @@ fn ask(stream: &Stream) -> Option<()> {
     }
     let order_id = OrderId::from_text("a").expect("it is short");
     for id in [EventId::Trade { instrument_id: 1, trade_id: 7 }, EventId::Order(order_id)] {
-        is_sound &= store.find(id, |_, _| ControlFlow::Continue(())).is_ok();
+        is_sound &= store.find(id, &ScanBounds::ALL, |_, _| ControlFlow::Continue(())).is_ok();
     }
     (is_sound && series.is_ok()).then_some(())
 }

@@ -64,6 +64,13 @@ impl StateKeeper {
         self.sequence
     }
 
+    /// The last record behind which a keeper may begin that was opened from a checkpoint made now: one within an event of several records is to
+    /// be seen again from the event's beginning.
+    #[must_use]
+    pub fn settled(&self) -> u64 {
+        self.group.as_ref().map_or(self.sequence, |group| group.first_sequence - 1)
+    }
+
     /// Takes the next record: `batch` gains what it changes, or replaces what it had. An event of several records changes something at its
     /// last one. What was taken already is passed over.
     ///
@@ -156,8 +163,7 @@ impl StateKeeper {
     /// # Errors
     /// [`crate::StorageError::Setting`] where a book has more than four million levels.
     pub fn checkpoint(&mut self, batch: &mut WriteBatch) -> Result<()> {
-        // A group that has not ended is to be seen again from its beginning; nothing else came since.
-        let sequence = self.group.as_ref().map_or(self.sequence, |group| group.first_sequence - 1);
+        let sequence = self.settled();
         for (instrument_id, book) in self.books.take_changed() {
             book.sequence = sequence;
             batch.put(&Key::numbered(keys::BOOK, instrument_id), &book.encode())?;

@@ -25,6 +25,8 @@ pub(super) struct StoreState {
     batch: WriteBatch,
     /// Whether the tree has what its files have not.
     is_unsaved: bool,
+    /// Everything up to here is in the tree's files.
+    saved: u64,
 }
 
 /// The tree's changes go into the store's manifest.
@@ -42,12 +44,23 @@ impl StoreState {
         let settings = TreeSettings { memtable_bytes: usize::try_from(memory_bytes).unwrap_or(usize::MAX), ..TreeSettings::default() };
         let tree = Tree::open(TreePlace::of(stream), &version, settings)?;
         let keeper = StateKeeper::open(&tree.snapshot())?;
-        Ok(Self { stream: stream.clone(), tree, keeper, pages: None, batch: WriteBatch::default(), is_unsaved: false })
+        let (saved, batch) = (keeper.sequence(), WriteBatch::default());
+        Ok(Self { stream: stream.clone(), tree, keeper, pages: None, batch, is_unsaved: false, saved })
     }
 
     /// Everything up to here is in the state.
     pub(super) fn sequence(&self) -> u64 {
         self.keeper.sequence()
+    }
+
+    /// Everything up to here is in the state, whole events alone.
+    pub(super) fn settled(&self) -> u64 {
+        self.keeper.settled()
+    }
+
+    /// Everything up to here is in the state's files, so that a restart needs no older events.
+    pub(super) fn saved(&self) -> u64 {
+        self.saved
     }
 
     /// Takes in some more of what the store has; `false` where there was nothing to do.
@@ -114,6 +127,7 @@ impl StoreState {
         self.apply(manifest)?;
         self.tree.flush_all(&mut ManifestLog(manifest))?;
         self.is_unsaved = false;
+        self.saved = self.keeper.settled();
         Ok(true)
     }
 

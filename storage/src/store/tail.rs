@@ -317,9 +317,17 @@ impl StoreTail {
         if !is_old && !is_much {
             return Ok(StoreStep::Idle);
         }
-        // What it amounts to is kept: the state takes it in first, before anything more is taken.
-        if self.state.sequence() < part.span.last && self.state.take(&mut self.manifest)? {
-            return Ok(StoreStep::State { through: self.state.sequence() });
+        // What it amounts to is kept: the state takes it in first, before anything more is taken, with the rest of an event that ends behind it.
+        if self.state.settled() < part.span.last {
+            let is_more = self.state.take(&mut self.manifest)?;
+            return Ok(if is_more { StoreStep::State { through: self.state.sequence() } } else { StoreStep::Idle });
+        }
+        // A restart, and whoever starts with the state, go on behind what is in its files.
+        if self.state.saved() < part.span.last {
+            match self.state.save(&mut self.manifest) {
+                Err(error) if error.is_no_room() => tracing::warn!(%error, "a part goes before the state of it is written out"),
+                other => drop(other?),
+            }
         }
         let (first, last) = (part.span.first, part.span.last);
         self.manifest.log(&[removal(&part), Edit::Keep { first: last + 1 }])?;

@@ -8,8 +8,8 @@ use crate::{
 };
 use tapewire_schemas::{Event, Payload, Side, Stamp, Trade};
 use tapewire_storage::{
-    Bus, Cursor, CursorPosition, Found, LogReader, RetentionPolicy, Standing, StopSignal, StorageError, Store, StoreHold, StoreSettings,
-    StoreStep, StoreTail, StreamWriter, WalSettings, prune_stream,
+    Bus, Cursor, CursorPosition, Found, LogReader, RetentionPolicy, Standing, StateReader, StopSignal, StorageError, Store, StoreHold,
+    StoreSettings, StoreStep, StoreTail, StreamWriter, WalSettings, open_state, prune_stream,
 };
 
 const HOUR_NS: u64 = 3_600_000_000_000;
@@ -159,4 +159,24 @@ fn what_was_given_up_does_not_come_again() {
     }
     assert_eq!(reader.seek(kept).unwrap(), Found::Page);
     assert_eq!(reader.seek(last + 1).unwrap(), Found::NotYet);
+}
+
+/// Whoever starts with the state, and a tail that was killed, go on behind what its files have: nothing of that is given up before.
+#[test]
+fn the_state_is_written_out_before_its_events_go() {
+    let test = TestBus::in_memory();
+    let last = written(&test.bus, 12);
+    let stream = test.bus.stream(STREAM);
+    let bytes_max = 3 * 3 * tapewire_schemas::PAGE_BYTES as u64;
+    let mut tail = open(&test.bus, StoreSettings { bytes_max: Some(bytes_max), ..hot() });
+    let mut dropped_count = 0;
+    while tail.seq_stored() < last {
+        if let StoreStep::Dropped { last, .. } = tail.work(0).unwrap() {
+            let state = open_state(&stream).unwrap().unwrap();
+            let through = StateReader::new(&state).checkpoint().unwrap();
+            assert!(through >= last, "records up to {last} are gone, and the state is written out up to {through}");
+            dropped_count += 1;
+        }
+    }
+    assert!(dropped_count > 2);
 }
