@@ -38,6 +38,7 @@ mod round_trip;
 mod section;
 mod sink;
 pub mod state;
+pub mod tail;
 pub mod throughput;
 
 pub use command::main;

@@ -25,13 +25,13 @@ pub(crate) struct Pace {
 
 impl Pace {
     /// Events at the beginning that are not recorded: a tenth, at most 20,000.
-    fn warm_up(self) -> u64 {
+    pub(crate) fn warm_up(self) -> u64 {
         (self.count / 10).min(20_000)
     }
 }
 
 /// Sends at the pace and records how long each `send` takes. A send that is late does not make the next one later.
-fn drive(setup: &Setup, pace: Pace, mut send: impl FnMut(u64, u64) -> anyhow::Result<()>) -> anyhow::Result<Histogram<u64>> {
+pub(crate) fn drive(setup: &Setup, pace: Pace, mut send: impl FnMut(u64, u64) -> anyhow::Result<()>) -> anyhow::Result<Histogram<u64>> {
     let mut durations = histogram();
     let step = setup.ticks_per_ns * 1e9 / pace.per_second;
     let start = ticks() + step as u64;
@@ -49,7 +49,7 @@ fn drive(setup: &Setup, pace: Pace, mut send: impl FnMut(u64, u64) -> anyhow::Re
 }
 
 /// Rows of one paced run: the call, and one way.
-fn rows(setup: &Setup, name: &str, calls: &Histogram<u64>, report: SinkReport, pace: Pace) -> anyhow::Result<Vec<Row>> {
+pub(crate) fn rows(setup: &Setup, name: &str, calls: &Histogram<u64>, report: SinkReport, pace: Pace) -> anyhow::Result<Vec<Row>> {
     let SinkReport { delivered, wrong, lapped, .. } = report;
     anyhow::ensure!(wrong == 0, "{name}: {wrong} events were wrong");
     let mut one_way = report.latency.unwrap_or_default();

@@ -1,6 +1,6 @@
 //! The other side of a measurement: the same binary, started as a child with a [`Task`], ended with a report on its standard output.
 
-use crate::{FollowBy, follower, paced, ring::RingWriter, round_trip, sink};
+use crate::{FollowBy, follower, paced, ring::RingWriter, round_trip, sink, tail};
 use anyhow::Context;
 use rustix::process::{Pid, Signal, kill_process};
 use serde::{Deserialize, Serialize, de::DeserializeOwned};
@@ -81,6 +81,13 @@ pub enum Task {
         directory: PathBuf,
         /// How it waits.
         by: FollowBy,
+    },
+    /// Makes a store of the stream `ping`.
+    Tail {
+        /// Directory of the bus.
+        directory: PathBuf,
+        /// Records that the store has in the end, at least.
+        count: u64,
     },
     /// Spins and notes the gaps.
     Spin {
@@ -165,11 +172,16 @@ impl Drop for Peer {
 
 const READY: &str = "ready";
 
-/// Says that everything is open, then takes the core; what was started before keeps all of them.
-fn ready_on(core: usize) -> anyhow::Result<()> {
+/// Says that everything is open.
+fn say_ready() -> anyhow::Result<()> {
     let mut output = std::io::stdout();
     writeln!(output, "{READY}")?;
-    output.flush()?;
+    Ok(output.flush()?)
+}
+
+/// Says that everything is open, then takes the core; what was started before keeps all of them.
+fn ready_on(core: usize) -> anyhow::Result<()> {
+    say_ready()?;
     Ok(cores::pin(core)?)
 }
 
@@ -195,6 +207,8 @@ pub fn serve(task: &str, core: usize) -> anyhow::Result<()> {
         }
         Task::Sink { source, count, latency_from } => report(&sink::run(&source, count, latency_from, ready)?),
         Task::Follow { directory, by } => report(&follower::run(&directory, by, ready)?),
+        // Pinned to no core: it takes time where there is some.
+        Task::Tail { directory, count } => report(&tail::follow(&directory, count, say_ready)?),
         Task::Spin { seconds } => {
             ready()?;
             report(&paced::spin(seconds))

@@ -116,6 +116,19 @@ fn state_measures_filters_memtables_and_lookups() {
 }
 
 #[test]
+fn the_tail_works_beside_a_publisher() {
+    let report = run(env!("CARGO_BIN_EXE_tail"), &["--rate", "100000", "--phase-seconds", "0.4"]);
+    let calls = rows(&report, "publishing beside the tail");
+    for name in ["alone", "beside the tail"] {
+        assert_eq!(row(&calls, &format!("publish call: {name}"))["count"], 36_000.0);
+        assert_eq!(row(&calls, &format!("one way: {name}"))["delivered"], 40_000.0);
+    }
+    assert!(row(&calls, "publish call: beside the tail / publish call: alone")["p99"].is_number());
+    let rows = rows(&report, "the tail");
+    assert!(row(&rows, "to the end of the stream")["records"].as_f64().unwrap() >= 40_000.0);
+}
+
+#[test]
 fn readers_are_stopped_healed_and_woken() {
     let report = run(env!("CARGO_BIN_EXE_readers"), &["--events", "20", "--phase-seconds", "0.05"]);
     let calls = rows(&report, "publish call beside a reader");
