@@ -72,7 +72,8 @@ fn try_open(arguments: &ReadArguments, wanted: &FilterArguments, stop: &StopFlag
     Ok(Following { wanted: Wanted::new(wanted, &registry), subscriber, registry, bus: arguments.bus.display().to_string() })
 }
 
-fn kinds(arguments: &FilterArguments) -> Filter {
+/// The kinds that are wanted.
+pub fn kinds(arguments: &FilterArguments) -> Filter {
     let kinds: Vec<Kind> = arguments.kinds.iter().map(|kind| kind.0).collect();
     if kinds.is_empty() { Filter::default() } else { Filter::default().with_kinds(&kinds) }
 }

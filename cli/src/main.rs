@@ -13,6 +13,7 @@ mod doctor;
 mod follow;
 mod help;
 mod inspect;
+mod merge;
 mod output;
 mod prune;
 mod publish;
@@ -65,6 +66,7 @@ fn main() -> ExitCode {
         Command::Demo(settings) => demo::run(&settings),
         Command::Publish(settings) => publish::run(&settings),
         Command::Subscribe(settings) => subscribe::run(&settings),
+        Command::Merge(settings) => merge::run(&settings),
         Command::Digest(settings) => digest::run(&settings),
         Command::Replay(settings) => replay::run(&settings),
         Command::Verify(settings) => verify::run_verify(&settings),
@@ -103,10 +105,18 @@ fn storage_error(error: &anyhow::Error) -> Option<&StorageError> {
     error.chain().find_map(|cause| {
         let direct = cause.downcast_ref::<StorageError>();
         let published = cause.downcast_ref::<PublishError>().and_then(|e| if let PublishError::Storage(s) = e { Some(s) } else { None });
-        let subscribed =
-            cause.downcast_ref::<SubscribeError>().and_then(|e| if let SubscribeError::Storage(s) = e { Some(s) } else { None });
+        let subscribed = cause.downcast_ref::<SubscribeError>().and_then(of_stream);
         direct.or(published).or(subscribed)
     })
+}
+
+/// What storage said of a stream, of one among several, too.
+fn of_stream(error: &SubscribeError) -> Option<&StorageError> {
+    match error {
+        SubscribeError::Storage(error) => Some(error),
+        SubscribeError::Stream { source, .. } => of_stream(source),
+        _ => None,
+    }
 }
 
 /// See the module essay; `None` where there is nothing to say but that it failed.

@@ -6,7 +6,7 @@ use serde_json::{Map, Value, json};
 use std::{borrow::Cow, collections::BTreeMap, io::Write};
 use tapewire_schemas::{AccountUpdate, Body, ControlCode, EventRef, Instrument, Kind, Level, OrderUpdate, Scale, Side};
 use tapewire_storage::Registry;
-use tapewire_subscribers::Merged;
+use tapewire_subscribers::{Merged, StreamEvent};
 
 /// How events are written.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -44,6 +44,9 @@ pub struct Printer {
     accounts: BTreeMap<u32, String>,
     /// What the event being printed stands for, where it is not itself alone.
     merged: Option<Merged>,
+    /// Name of the stream, where there are several; and whether the event being printed is late among them.
+    stream: Option<String>,
+    is_late: bool,
     left_out: LeftOut,
 }
 
@@ -54,7 +57,19 @@ impl Printer {
     pub fn new(shape: Shape, registry: &Registry) -> Self {
         let instruments = registry.definitions().map(|d| (d.instrument_id, d.instrument)).collect();
         let accounts = registry.accounts().map(|d| (d.account.account_id, d.account.name().to_owned())).collect();
-        Self { shape, instruments, accounts, merged: None, left_out: LeftOut::default() }
+        Self { shape, instruments, accounts, merged: None, stream: None, is_late: false, left_out: LeftOut::default() }
+    }
+
+    /// For one of several streams, whose name is in every object.
+    pub fn of_stream(mut self, name: &str) -> Self {
+        self.stream = Some(name.to_owned());
+        self
+    }
+
+    /// Prints an event of one of several streams.
+    pub fn print_of_stream(&mut self, it: &StreamEvent<'_>, out: &mut impl Write) -> std::io::Result<()> {
+        self.is_late = it.is_late;
+        self.print(&it.event, out)
     }
 
     /// Events for which the shape has nothing: accounts and orders, gaps, and books that say nothing of a level have no row in CSV.
@@ -120,7 +135,11 @@ impl Printer {
     fn print_json(&self, event: &EventRef<'_>, out: &mut impl Write) -> std::io::Result<()> {
         let first = event.first();
         let (price, quantity) = self.scales(event);
-        write!(out, "{{\"seq\":{},\"kind\":\"{}\"", event.first_sequence(), event.kind().name())?;
+        write!(out, "{{")?;
+        if let Some(stream) = &self.stream {
+            write!(out, "\"stream\":\"{stream}\",{}", if self.is_late { "\"late\":true," } else { "" })?;
+        }
+        write!(out, "\"seq\":{},\"kind\":\"{}\"", event.first_sequence(), event.kind().name())?;
         write!(out, ",\"ts_event\":{},\"ts_recv\":{}", first.ts_event(), first.ts_recv())?;
         if let Some(merged) = self.merged {
             write!(out, ",\"stands_for\":{{\"from\":{},\"events\":{}}}", merged.first_sequence, merged.event_count)?;

@@ -53,7 +53,8 @@ pub fn run(arguments: &SubscribeArguments) -> anyhow::Result<Outcome> {
                 let rate = (count - before) as f64 / last.elapsed().as_secs_f64();
                 let lag = (subscriber.log().seq_published()? + 1).saturating_sub(subscriber.position());
                 let at = subscriber.position() - 1;
-                console::note(format_args!("{count} events, {rate:.0}/s, at sequence {at}, {lag} behind"));
+                let phase = subscriber.phase()?;
+                console::note(format_args!("{count} events, {rate:.0}/s, at sequence {at}, {lag} behind, {phase}"));
                 (last, before) = (Instant::now(), count);
             }
             out.borrow_mut().flush().context(STDOUT_FAILED)?;

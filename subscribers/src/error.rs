@@ -56,6 +56,14 @@ pub enum SubscribeError {
     /// The caller gave up before the subscriber was open ([`crate::Subscriber::open_unless`]).
     #[error("given up before the stream was open: nothing was delivered")]
     GivenUp,
+    /// What became of one of several streams ([`crate::StreamMerger`]).
+    #[error("stream {stream:?}: {source}")]
+    Stream {
+        /// Its name.
+        stream: String,
+        /// What it was.
+        source: Box<SubscribeError>,
+    },
     /// A setting is out of range.
     #[error("{setting}: {reason}")]
     Setting {

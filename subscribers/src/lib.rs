@@ -16,7 +16,7 @@
 //! ```no_run
 //! use tapewire_stdx::wait::Wait;
 //! use tapewire_storage::Bus;
-//! use tapewire_subscribers::{End, Polled, Start, Subscriber, SubscriberSettings, Tier};
+//! use tapewire_subscribers::{End, Phase, Polled, Start, Subscriber, SubscriberSettings, Tier};
 //!
 //! let bus = Bus::open("/var/lib/tapewire/main".as_ref())?;
 //! let settings = SubscriberSettings::new(Tier::Realtime(Wait::Spin), Start::Live, End::Never);
@@ -36,6 +36,8 @@ mod definitions;
 mod digest;
 mod error;
 mod filter;
+mod lanes;
+mod merger;
 mod place;
 mod prepared;
 mod settings;
@@ -50,8 +52,9 @@ pub use definitions::definitions_at;
 pub use digest::StreamDigest;
 pub use error::SubscribeError;
 pub use filter::Filter;
+pub use merger::{MergeCounters, MergeSettings, Progress, StreamEvent, StreamMerger};
 pub use prepared::Merged;
-pub use settings::{Conflation, End, Polled, Start, SubscriberCounters, SubscriberSettings, Tier, Visibility, WhenLapped};
+pub use settings::{Conflation, End, Phase, Polled, Start, SubscriberCounters, SubscriberSettings, Tier, Visibility, WhenLapped};
 pub use subscriber::Subscriber;
 pub use tapewire_schemas::{Book, BookSide};
 pub use trades::{TradePrices, TradeSummary};

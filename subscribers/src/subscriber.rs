@@ -26,7 +26,7 @@ use crate::{
     filter::Filter,
     place::{PageKey, end_of, filter_of, placed, start_of},
     prepared::{Merged, Prepared},
-    settings::{Conflation, End, Polled, Start, SubscriberCounters, SubscriberSettings, Tier, Visibility, WhenLapped},
+    settings::{Conflation, End, Phase, Polled, Start, SubscriberCounters, SubscriberSettings, Tier, Visibility, WhenLapped},
     snapshot::snapshot,
 };
 use std::time::{Duration, Instant};
@@ -70,6 +70,8 @@ pub struct Subscriber {
     /// The newest epoch that is known to go on behind the records before the position; 0 where nothing was read yet.
     lineage: u32,
     counters: SubscriberCounters,
+    /// Where it last went over to shared memory.
+    joined_at: u64,
     when_lapped: WhenLapped,
     /// Position at which shared memory was lost to a lapse, until that is made up for.
     lapsed_at: Option<u64>,
@@ -187,6 +189,7 @@ impl Subscriber {
             page: (0, 0),
             lineage,
             counters: SubscriberCounters::default(),
+            joined_at: 0,
             when_lapped: settings.when_lapped,
             lapsed_at: None,
             failed: None,
@@ -247,6 +250,19 @@ impl Subscriber {
     pub fn counters(&self) -> SubscriberCounters {
         let conflated = self.conflater.as_ref().map_or(0, Conflater::merged_count);
         SubscriberCounters { groups_cut: self.cursor.groups_cut, conflated, ..self.counters }
+    }
+
+    /// Where it is on the way from history to shared memory.
+    ///
+    /// # Errors
+    /// [`SubscribeError::Storage`] where what is published cannot be read.
+    pub fn phase(&mut self) -> Result<Phase, SubscribeError> {
+        let position = self.cursor.sequence;
+        if self.source == Source::Live {
+            return Ok(Phase::Live { joined_at: self.joined_at });
+        }
+        let head = self.log.head()?;
+        Ok(if head >= position { Phase::History { from: self.start, position, head } } else { Phase::CaughtUp { position } })
     }
 
     /// The stream.

@@ -1,6 +1,7 @@
 //! The command line, as it is written.
 
 mod keep;
+mod merge;
 mod publish;
 mod query;
 mod read;
@@ -8,6 +9,7 @@ mod store;
 mod tools;
 
 pub use keep::{CursorArguments, CursorCommand, OneCursorArguments, PruneArguments, RetentionArguments};
+pub use merge::MergeArguments;
 pub use publish::{ClockSource, DemoArguments, FeedSource, PublishArguments};
 pub use query::{
     AccountArguments, LatestArguments, QueryArguments, QueryFormat, Question, RangeArguments, SequenceBounds, TimeBounds, TradeArguments,
@@ -90,6 +92,8 @@ pub enum Command {
     Publish(PublishArguments),
     /// Print events, or statistics about them.
     Subscribe(SubscribeArguments),
+    /// Print events of several streams as one, in the order in which they were published.
+    Merge(MergeArguments),
     /// Read a stream and print what it amounts to: counts, books, trades, as one JSON object on the last line.
     Digest(DigestArguments),
     /// Read a stream again, paced, and hand it on: as lines, as a capture, or onto another bus.

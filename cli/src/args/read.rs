@@ -220,7 +220,7 @@ impl FromStr for KindArgument {
 const SPINS: u32 = 1000;
 
 /// Milliseconds between two batches, unless said.
-const BATCH_MS: u64 = 100;
+pub const BATCH_MS: u64 = 100;
 
 impl TierName {
     pub fn name(self) -> &'static str {

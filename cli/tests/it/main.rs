@@ -24,6 +24,7 @@ mod lapse;
 mod live;
 mod loops;
 mod market;
+mod merge;
 mod others;
 mod outputs;
 mod process;

@@ -95,6 +95,7 @@ impl Subscriber {
     /// In shared memory (again).
     pub(super) fn note_joined(&mut self) {
         self.counters.joined += 1;
+        self.joined_at = self.cursor.sequence;
         self.note_healed();
     }
 

@@ -1,0 +1,216 @@
+//! Which of several streams' events comes next: the decision behind [`crate::StreamMerger`], without streams.
+//!
+//! Every stream has a *lane* of events that were read and not handed out. An event's *merge time* is the greatest time of its stream up to
+//! it, so that no stream is put in another order. The next event is the one with the least merge time, of the first of the streams where two
+//! are the same; it goes when no other stream can still have an earlier one: each of them has a later event waiting, has said by a
+//! heartbeat that it is later, or has ended. A stream that says nothing is waited for until another one is ahead by more than the window, or
+//! a lane is full; what it says afterwards is handed out at once, marked late.
+//!
+//! Only events decide, no clock: where no event was late, the same streams give the same order however fast each of them came.
+
+use std::collections::VecDeque;
+
+/// Events of a lane at most.
+pub(crate) const LANE_EVENTS_MAX: usize = 1 << 14;
+
+/// One event that waits.
+#[derive(Debug)]
+pub(crate) struct Pending<T> {
+    /// Its merge time, nanoseconds since the UNIX epoch.
+    pub(crate) time: u64,
+    pub(crate) event: T,
+}
+
+#[derive(Debug)]
+struct Lane<T> {
+    pending: VecDeque<Pending<T>>,
+    /// The greatest time of an event so far.
+    time: u64,
+    /// No later event has an earlier merge time.
+    progress: u64,
+    is_ended: bool,
+}
+
+/// The lanes of all streams.
+#[derive(Debug)]
+pub(crate) struct Lanes<T> {
+    lanes: Vec<Lane<T>>,
+    window_ns: u64,
+    /// The greatest time of any event or heartbeat.
+    newest: u64,
+    /// Everything before it was handed out, or comes late.
+    watermark: u64,
+}
+
+impl<T> Lanes<T> {
+    pub(crate) fn new(count: usize, window_ns: u64) -> Self {
+        let lane = || Lane { pending: VecDeque::new(), time: 0, progress: 0, is_ended: false };
+        Self { lanes: (0..count).map(|_| lane()).collect(), window_ns, newest: 0, watermark: 0 }
+    }
+
+    /// Takes the next event of a stream; one without a time has that of the event before it.
+    pub(crate) fn push(&mut self, lane: usize, time: Option<u64>, event: T) {
+        let lane = &mut self.lanes[lane];
+        lane.time = lane.time.max(time.unwrap_or(0));
+        lane.progress = lane.progress.max(lane.time);
+        lane.pending.push_back(Pending { time: lane.time, event });
+        self.newest = self.newest.max(lane.time);
+    }
+
+    /// A stream has nothing to say, and says when: what follows is later.
+    pub(crate) fn note_alive(&mut self, lane: usize, time: u64) {
+        let lane = &mut self.lanes[lane];
+        lane.progress = lane.progress.max(time);
+        self.newest = self.newest.max(time);
+    }
+
+    /// A stream has ended; or goes on.
+    pub(crate) fn set_ended(&mut self, lane: usize, is_ended: bool) {
+        self.lanes[lane].is_ended = is_ended;
+    }
+
+    pub(crate) fn is_full(&self, lane: usize) -> bool {
+        self.lanes[lane].pending.len() >= LANE_EVENTS_MAX
+    }
+
+    pub(crate) fn is_empty(&self, lane: usize) -> bool {
+        self.lanes[lane].pending.is_empty()
+    }
+
+    /// The stream whose event comes next, where that is known.
+    pub(crate) fn next(&self) -> Option<usize> {
+        let heads = self.lanes.iter().enumerate().filter_map(|(number, lane)| lane.pending.front().map(|head| (head.time, number)));
+        let (time, number) = heads.min()?;
+        // Who is behind the watermark already cannot be made to wait for.
+        let is_out_of_window = time < self.watermark || self.newest.saturating_sub(time) > self.window_ns;
+        let may_have_earlier = |(other, lane): (usize, &Lane<T>)| {
+            let is_behind = lane.progress < time || (lane.progress == time && other < number);
+            other != number && lane.pending.is_empty() && !lane.is_ended && is_behind
+        };
+        let is_waiting = self.lanes.iter().enumerate().any(may_have_earlier);
+        let is_full = self.lanes.iter().any(|lane| lane.pending.len() >= LANE_EVENTS_MAX);
+        (!is_waiting || is_out_of_window || is_full).then_some(number)
+    }
+
+    /// A stream that the next event waits for.
+    pub(crate) fn awaited(&self) -> Option<usize> {
+        self.lanes
+            .iter()
+            .enumerate()
+            .filter(|(_, lane)| lane.pending.is_empty() && !lane.is_ended)
+            .min_by_key(|(_, lane)| lane.progress)
+            .map(|it| it.0)
+    }
+
+    /// Takes the event of a stream that [`Self::next`] named, and whether it is late.
+    pub(crate) fn take(&mut self, lane: usize) -> Option<(Pending<T>, bool)> {
+        let pending = self.lanes[lane].pending.pop_front()?;
+        let is_late = pending.time < self.watermark;
+        self.watermark = self.watermark.max(pending.time);
+        Some((pending, is_late))
+    }
+
+    /// Removes events of a stream that do not count any more.
+    pub(crate) fn retain(&mut self, lane: usize, keep: impl FnMut(&Pending<T>) -> bool) {
+        self.lanes[lane].pending.retain(keep);
+    }
+
+    /// Everything before this time was handed out, or comes late.
+    pub(crate) fn watermark(&self) -> u64 {
+        self.watermark
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    /// Takes everything that is known to be next.
+    fn drain(lanes: &mut Lanes<u64>, into: &mut Vec<(usize, u64, u64, bool)>) {
+        while let Some(number) = lanes.next() {
+            let (pending, is_late) = lanes.take(number).unwrap();
+            into.push((number, pending.time, pending.event, is_late));
+        }
+    }
+
+    #[test]
+    fn an_event_waits_until_nobody_can_be_before_it() {
+        let mut lanes = Lanes::new(3, 100);
+        let mut out = Vec::new();
+        lanes.push(0, Some(1000), 1);
+        assert_eq!((lanes.next(), lanes.awaited()), (None, Some(1)));
+        lanes.push(1, Some(1005), 2);
+        assert_eq!((lanes.next(), lanes.awaited()), (None, Some(2)));
+        // At the same time the first stream is first.
+        lanes.note_alive(2, 1000);
+        drain(&mut lanes, &mut out);
+        assert_eq!(out, [(0, 1000, 1, false)]);
+        lanes.set_ended(2, true);
+        assert_eq!(lanes.next(), None);
+        lanes.push(0, None, 3);
+        drain(&mut lanes, &mut out);
+        assert_eq!(out[1..], [(0, 1000, 3, false)]);
+        lanes.set_ended(0, true);
+        drain(&mut lanes, &mut out);
+        assert_eq!(out[2..], [(1, 1005, 2, false)]);
+        assert_eq!(lanes.watermark(), 1005);
+    }
+
+    #[test]
+    fn who_is_silent_is_waited_for_as_long_as_the_window_and_is_late_then() {
+        let mut lanes = Lanes::new(2, 100);
+        let mut out = Vec::new();
+        lanes.push(0, Some(1000), 1);
+        lanes.push(0, Some(1100), 2);
+        assert_eq!(lanes.next(), None);
+        lanes.push(0, Some(1101), 3);
+        drain(&mut lanes, &mut out);
+        assert_eq!(out, [(0, 1000, 1, false)]);
+        lanes.push(1, Some(990), 4);
+        lanes.push(1, Some(1001), 5);
+        drain(&mut lanes, &mut out);
+        assert_eq!(out[1..], [(1, 990, 4, true), (1, 1001, 5, false)]);
+        // A lane that is full waits for nobody.
+        (0..LANE_EVENTS_MAX as u64).for_each(|number| lanes.push(1, Some(1101), number));
+        lanes.push(1, Some(1101), 0);
+        assert!(lanes.is_full(1));
+        drain(&mut lanes, &mut out);
+        assert!(out.len() > 4 && lanes.is_empty(0));
+    }
+
+    proptest! {
+        /// Streams that show everything they have, in pieces of any size, in any turn: the order is that of a sort.
+        #[test]
+        fn the_order_does_not_depend_on_who_came_first(
+            streams in proptest::collection::vec(proptest::collection::vec(0..40u64, 0..60), 1..5),
+            turns in proptest::collection::vec((0..5usize, 1..9usize), 0..200),
+        ) {
+            let mut expected: Vec<(u64, usize, u64)> = Vec::new();
+            for (number, times) in streams.iter().enumerate() {
+                let mut most = 0;
+                expected.extend(times.iter().enumerate().map(|(index, time)| {
+                    most = most.max(*time);
+                    (most, number, index as u64)
+                }));
+            }
+            expected.sort_unstable();
+            let mut lanes = Lanes::new(streams.len(), u64::MAX);
+            let (mut at, mut out) = (vec![0usize; streams.len()], Vec::new());
+            let rest = (0..streams.len()).map(|number| (number, usize::MAX));
+            for (number, count) in turns.into_iter().chain(rest) {
+                let number = number % streams.len();
+                let until = at[number].saturating_add(count).min(streams[number].len());
+                for index in at[number]..until {
+                    lanes.push(number, Some(streams[number][index]), index as u64);
+                }
+                at[number] = until;
+                lanes.set_ended(number, until == streams[number].len());
+                drain(&mut lanes, &mut out);
+            }
+            prop_assert!(out.iter().all(|(.., is_late)| !is_late));
+            let found: Vec<_> = out.into_iter().map(|(number, time, index, _)| (time, number, index)).collect();
+            prop_assert_eq!(found, expected);
+        }
+    }
+}
