@@ -18,7 +18,7 @@ mod prepare;
 mod telling;
 mod waiting;
 
-use self::{telling::Telling, waiting::Waiting};
+use self::{lineage::Turns, telling::Telling, waiting::Waiting};
 use crate::{
     conflater::Conflater,
     cursor::{EventCursor, Step},
@@ -69,6 +69,7 @@ pub struct Subscriber {
     page: PageKey,
     /// The newest epoch that is known to go on behind the records before the position; 0 where nothing was read yet.
     lineage: u32,
+    turns: Turns,
     counters: SubscriberCounters,
     when_lapped: WhenLapped,
     /// Position at which shared memory was lost to a lapse, until that is made up for.
@@ -186,6 +187,7 @@ impl Subscriber {
             source: Source::Nowhere,
             page: (0, 0),
             lineage,
+            turns: Turns::new(),
             counters: SubscriberCounters::default(),
             when_lapped: settings.when_lapped,
             lapsed_at: None,
