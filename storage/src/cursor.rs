@@ -160,11 +160,47 @@ impl Cursor {
     /// [`StorageError::CursorBusy`] while a consumer has it, and what the file system says.
     pub fn delete(stream: &Stream, name: &str) -> Result<bool> {
         check_name(name)?;
-        let path = directory(stream).join(name);
         if !is_there(stream, name)? {
             return Ok(false);
         }
-        let _taken = Self::take(stream, name)?;
+        Self::take(stream, name)?.remove()
+    }
+
+    /// Deletes the cursors that were not moved for longer than `age_ns_max` nanoseconds, and returns their names; not those that somebody has now,
+    /// however long ago that moved them. Of one that is damaged, its file's age counts.
+    ///
+    /// # Errors
+    /// What the file system says.
+    pub fn expire(stream: &Stream, age_ns_max: u64, ts_now: u64) -> Result<Vec<String>> {
+        let is_old = |name: &str, state: &CursorState| match state {
+            Ok(position) => ts_now.saturating_sub(position.ts_updated) > age_ns_max,
+            Err(_) => {
+                let file = stream.disk().open(&directory(stream).join(name), Access::Read);
+                file.and_then(|file| file.ts_modified()).is_ok_and(|ts| ts_now.saturating_sub(ts) > age_ns_max)
+            }
+        };
+        let mut expired = Vec::new();
+        for (name, state) in Self::list(stream)? {
+            if !is_old(&name, &state) {
+                continue;
+            }
+            let taken = match Self::take(stream, &name) {
+                Err(StorageError::CursorBusy { .. }) => continue,
+                other => other?,
+            };
+            // Its consumer may have gone on since it was listed.
+            let Some(state) = Self::load(stream, &name).transpose() else { continue };
+            if is_old(&name, &state) && taken.remove()? {
+                tracing::warn!(stream = stream.name(), name, "a cursor that nobody used for too long is deleted");
+                expired.push(name);
+            }
+        }
+        Ok(expired)
+    }
+
+    /// Deletes it; says whether there was a file.
+    fn remove(self) -> Result<bool> {
+        let (stream, path) = (&self.stream, self.path());
         match stream.disk().remove(&path) {
             Ok(()) => {}
             Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Ok(false),
@@ -173,11 +209,13 @@ impl Cursor {
         let directory = directory(stream);
         stream.disk().sync_dir(&directory).map_err(StorageError::io("sync the directory", &directory))?;
         // Last: what is in memory counts only beside a file.
-        remove_ack(stream, name)?;
+        remove_ack(stream, &self.name)?;
         Ok(true)
     }
 
-    pub(crate) fn stream(&self) -> &Stream {
+    /// Its stream.
+    #[must_use]
+    pub fn stream(&self) -> &Stream {
         &self.stream
     }
 

@@ -24,9 +24,11 @@ const ACKS: u64 = 30_000;
 const ROLE: &str = "TAPEWIRE_TEST_CONSUMER";
 const NAME: &str = "risk";
 /// What a consumer is let do at most before it is killed, in events.
-const EVENTS_PER_LIFE: u64 = 6000;
+const EVENTS_PER_LIFE: u64 = 4000;
 /// Events that a consumer takes at once at most.
 const TAKEN: usize = 64;
+/// Events that are not acknowledged at most, before all of them are.
+const PENDING_MAX: usize = 512;
 
 /// What a consumer writes down, in the page cache: it survives every process.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -90,7 +92,7 @@ fn consume_as_a_child() {
     let mut settings = ConsumerSettings::new(NAME, SubscriberSettings::new(tier, Start::Seq(1), End::Never));
     settings.acks = AckSettings { persist_interval_ms: random.u64(1..=50) };
     let mut consumer = Consumer::open(&bus, &settings).unwrap();
-    let mut taken = Vec::new();
+    let (mut taken, mut pending) = (Vec::new(), Vec::new());
     loop {
         let polled = consumer.poll(random.usize(1..=TAKEN), |first, event| {
             let crc = crc32fast::hash(event.bytes());
@@ -103,13 +105,15 @@ fn consume_as_a_child() {
         });
         let polled = polled.unwrap();
         log.write_all(&taken.iter().flat_map(|entry| entry.bytes()).collect::<Vec<u8>>()).unwrap();
-        let lasts = taken.drain(..).filter_map(|entry| if let Entry::Delivered { last, .. } = entry { Some(last) } else { None });
-        let lasts: Vec<u64> = lasts.collect();
-        if random.u32(0..4) == 0 {
-            assert!(lasts.iter().all(|last| *last <= consumer.ack()));
-            log.write_all(&lasts.last().map(|last| Entry::Acked { last: *last }.bytes()).unwrap_or_default()[..]).unwrap();
+        pending.extend(taken.drain(..).filter_map(|entry| if let Entry::Delivered { last, .. } = entry { Some(last) } else { None }));
+        // Some at once, some later, some together.
+        let count = random.usize(0..=pending.len());
+        if count == pending.len() || pending.len() > PENDING_MAX {
+            let last = pending.drain(..).next_back();
+            assert_eq!(consumer.ack(), last.unwrap_or(consumer.acked()));
+            last.map_or(Ok(()), |last| log.write_all(&Entry::Acked { last }.bytes())).unwrap();
         } else {
-            for last in lasts {
+            for last in pending.drain(..count) {
                 assert!(consumer.ack_through(last), "{last} was delivered");
                 log.write_all(&Entry::Acked { last }.bytes()).unwrap();
             }
@@ -197,7 +201,7 @@ impl Stage<'_> {
     fn publisher(&mut self) -> Running {
         let (seed, pages) = (self.random.u32(..), ["16", "64", "256"][self.random.usize(..3)]);
         // Snapshots of 10,000 levels are groups over several pages.
-        let levels = if self.random.bool() { 5 } else { 3000 };
+        let levels = if self.random.bool() { 5 } else { 10_000 };
         let feed = format!("sim:seed={seed},instruments=20,levels={levels}");
         Running::start(tapewire(&self.bus.publish(&format!("{feed} --speed 100000 --journal-pages 64 --segment-pages {pages}"))))
     }
