@@ -23,8 +23,22 @@ pub struct Following {
     pub subscriber: Subscriber,
     /// Definitions as they are where reading begins.
     pub registry: Registry,
+    /// Whoever reads on under a name goes on behind a rollback: it is said.
+    pub is_named: bool,
     wanted: Wanted,
     bus: String,
+}
+
+/// Waits for the stream as long as asked; whether it came, whoever opens it says.
+pub fn await_stream(arguments: &ReadArguments, stop: &StopFlag) -> anyhow::Result<()> {
+    let deadline = Instant::now() + Duration::from_secs(arguments.wait_seconds);
+    while Instant::now() < deadline && !stop.is_raised() {
+        match Bus::open(&arguments.bus).and_then(|bus| LogReader::open(&bus.stream(&arguments.stream))) {
+            Err(StorageError::NoBus { .. } | StorageError::NoStream { .. }) => Wait::Sleep(Duration::from_millis(5)).once(),
+            other => return Ok(other.map(drop)?),
+        }
+    }
+    Ok(())
 }
 
 /// Opens the subscriber, waiting for the stream and for what is named of it as long as asked.
@@ -69,7 +83,13 @@ fn try_open(arguments: &ReadArguments, wanted: &FilterArguments, stop: &StopFlag
     let subscriber = Subscriber::open_unless(&bus, &settings, &give_up)?;
     // Scales may have changed since the start.
     let registry = definitions_at(&bus, &arguments.stream, subscriber.position(), &give_up)?;
-    Ok(Following { wanted: Wanted::new(wanted, &registry), subscriber, registry, bus: arguments.bus.display().to_string() })
+    Ok(Following {
+        wanted: Wanted::new(wanted, &registry),
+        subscriber,
+        registry,
+        is_named: false,
+        bus: arguments.bus.display().to_string(),
+    })
 }
 
 /// The kinds that are wanted.
@@ -109,7 +129,7 @@ impl Following {
         mut deliver: impl FnMut(Merged, &EventRef<'_>),
         mut between: impl FnMut(&mut Subscriber) -> anyhow::Result<bool>,
     ) -> anyhow::Result<()> {
-        let Self { subscriber, wanted, bus, .. } = self;
+        let Self { subscriber, wanted, bus, is_named, .. } = self;
         let mut deliver = |merged: Merged, event: &EventRef<'_>| {
             if wanted.accepts(event) {
                 deliver(merged, event);
@@ -119,6 +139,10 @@ impl Following {
             let polled = match subscriber.poll_merged(POLL_EVENTS, &mut deliver).map_err(anyhow::Error::from) {
                 // Chosen with --when-lapped skip, or nothing can be done: it is said, and counted.
                 Err(error) if matches!(error.downcast_ref(), Some(SubscribeError::Gap { .. })) => {
+                    console::note(format_args!("{error}"));
+                    Polled::More
+                }
+                Err(error) if *is_named && matches!(error.downcast_ref(), Some(SubscribeError::Rollback { .. })) => {
                     console::note(format_args!("{error}"));
                     Polled::More
                 }

@@ -18,13 +18,14 @@ impl RetentionArguments {
             age_ns_max: self.keep_age.map(|age| u64::try_from(age.as_nanos()).unwrap_or(u64::MAX)),
             bytes_max: self.keep_bytes,
             held_bytes_max: self.keep_held_bytes,
+            cursor_age_ns_max: self.keep_cursors.map(|age| u64::try_from(age.as_nanos()).unwrap_or(u64::MAX)),
             store: if self.keep_unstored { StoreHold::Required } else { StoreHold::None },
         }
     }
 
     /// What a publisher does about it; nothing where everything is kept.
     pub fn settings(&self) -> Option<RetentionSettings> {
-        let is_wanted = self.keep_age.is_some() || self.keep_bytes.is_some();
+        let is_wanted = self.keep_age.is_some() || self.keep_bytes.is_some() || self.keep_cursors.is_some();
         is_wanted.then(|| RetentionSettings { policy: self.policy(), interval_ms: INTERVAL_MS })
     }
 }
@@ -41,7 +42,7 @@ pub fn run(arguments: &PruneArguments) -> anyhow::Result<Outcome> {
         &json!({
             "segments_deleted": report.deleted.len(), "freed_bytes": report.freed_bytes, "oldest": report.oldest,
             "held_by": holds(&report.held_by), "overruled": holds(&report.overruled), "unstored_bytes": report.unstored_bytes,
-            "clock_behind_ns": report.clock_behind_ns,
+            "clock_behind_ns": report.clock_behind_ns, "cursors_expired": report.expired,
         }),
         stream.output,
     )?;

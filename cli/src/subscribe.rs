@@ -2,7 +2,7 @@
 
 use crate::{
     Outcome,
-    args::{OutputName, SubscribeArguments},
+    args::{OutputName, StartArgument, SubscribeArguments},
     console::{self, STDOUT_FAILED},
     cursor::CursorKeeper,
     follow,
@@ -21,8 +21,17 @@ const STATS_INTERVAL: Duration = Duration::from_secs(1);
 
 pub fn run(arguments: &SubscribeArguments) -> anyhow::Result<Outcome> {
     let stop = StopFlag::install()?;
-    let mut keeper = CursorKeeper::open(&arguments.read)?;
-    let mut following = follow::open(&arguments.read, &arguments.filter, &stop)?;
+    if arguments.ack.is_some() {
+        follow::await_stream(&arguments.read, &stop)?;
+    }
+    let mut keeper = CursorKeeper::open(&arguments.read, arguments.ack.as_deref())?;
+    let mut read = arguments.read.clone();
+    if let Some(start) = keeper.start()? {
+        read.from = StartArgument::At(start);
+    }
+    let mut following = follow::open(&read, &arguments.filter, &stop)?;
+    following.is_named = arguments.ack.is_some();
+    keeper.begin(&mut following.subscriber)?;
     let shape = match arguments.output {
         OutputName::Ndjson => Some(Shape::Ndjson),
         OutputName::Csv => Some(Shape::Csv),

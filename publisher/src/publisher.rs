@@ -9,14 +9,20 @@ use crate::{
 };
 use std::time::{Duration, Instant};
 use tapewire_schemas::{Control, ControlCode, Event, Payload, Scale, Stamp};
-use tapewire_stdx::clock::{Clock, ticks_per_ns};
+use tapewire_stdx::{
+    clock::{Clock, ticks_per_ns},
+    wait::Wait,
+};
 use tapewire_storage::{
-    AccountDefinition, Bus, Cell, CellRole, Definition, RetentionCounters, RetentionWorker, StreamWriter, Tail, WalStatus,
+    AccountDefinition, AckWatch, Bus, Cell, CellRole, Definition, RetentionCounters, RetentionWorker, StreamWriter, Tail, WalStatus,
 };
 use tapewire_transport::TransportConfig;
 
 /// Least and most of the interval in which readers are woken.
 const WAKE_INTERVAL_US: (u64, u64) = (10, 100_000);
+
+/// Between two looks at what consumers acknowledge.
+const ACK_WAIT: Wait = Wait::Sleep(Duration::from_micros(50));
 
 /// The one writer of a stream. Dropping it without [`Self::close`] leaves the epoch open, as a crash would.
 #[derive(Debug)]
@@ -289,6 +295,24 @@ impl Publisher {
         let Some(status) = &self.status else { return Ok(false) };
         status.flush();
         Ok(status.wait_durable(sequence, timeout)?)
+    }
+
+    /// Watches what named consumers acknowledge; they need not be there yet.
+    ///
+    /// # Errors
+    /// [`PublishError::Storage`] for names that no consumer can have.
+    pub fn ack_watch(&self, names: &[&str]) -> Result<AckWatch, PublishError> {
+        Ok(AckWatch::open(self.writer.stream(), names)?)
+    }
+
+    /// Waits until these consumers have all acknowledged everything up to `sequence`. Nothing is published meanwhile, heartbeats included: whoever
+    /// waits for long does it from another thread or process, by an [`AckWatch`].
+    ///
+    /// # Errors
+    /// [`PublishError::Storage`], with `Unacknowledged` where `timeout` has passed before: it names who is missing, dead, stopped or behind, and by
+    /// how much.
+    pub fn wait_acked(&self, names: &[&str], sequence: u64, timeout: Duration) -> Result<(), PublishError> {
+        Ok(self.ack_watch(names)?.wait(sequence, ACK_WAIT, timeout)?)
     }
 
     /// In the last page before a segment: where the event, with a first record of `first_bytes`, would open the segment,

@@ -6,10 +6,13 @@
 //! ```
 //!
 //! `sequence` is the first record that is not done yet; `epoch` is the one of the record before it, the last that is, and 0 where none is.
+//! A consumer that acknowledges has a position in memory besides, which the file follows (see `ack`): the later of the two counts, and one in memory
+//! without a file is nothing.
 //! A file changes as a whole, so a kill leaves the old position or the new one. What a later epoch took back after a power loss is seen by
 //! the epoch: see [`LogReader::standing`](crate::LogReader::standing).
 
 use crate::{
+    ack::{AckPlace, AckView, remove_ack},
     bus::Stream,
     disk::{Access, DiskFile},
     error::{Result, StorageError},
@@ -29,6 +32,14 @@ pub struct CursorPosition {
 }
 
 impl CursorPosition {
+    /// What was acknowledged, where that is later: in a later epoch, or further in the same.
+    fn or_later(self, acked: Option<AckPlace>, ts_acked: u64) -> Self {
+        match acked.filter(|acked| *acked > (self.epoch, self.sequence)) {
+            Some((epoch, sequence)) => Self { epoch, sequence, ts_updated: ts_acked.max(self.ts_updated) },
+            None => Self { ts_updated: ts_acked.max(self.ts_updated), ..self },
+        }
+    }
+
     fn payload(&self) -> String {
         format!("epoch={} sequence={} ts_updated={}", self.epoch, self.sequence, self.ts_updated)
     }
@@ -78,14 +89,27 @@ impl Cursor {
         if !lock.try_lock().map_err(StorageError::io("lock", &path))? {
             return Err(StorageError::CursorBusy { name: name.to_owned(), path: directory.join(name) });
         }
+        if !is_there(stream, name)? {
+            // Of a cursor that was deleted: a new one must not be where that was.
+            remove_ack(stream, name)?;
+        }
         Ok(Self { stream: stream.clone(), name: name.to_owned(), position: None, lock })
     }
 
-    /// What the file of a cursor says now; `None` where there is none.
+    /// Where a cursor is now: what its file says, or its consumer has acknowledged since; `None` where there is no file.
     ///
     /// # Errors
     /// As [`Self::open`], but for being busy: looking takes nothing.
     pub fn load(stream: &Stream, name: &str) -> Result<Option<CursorPosition>> {
+        stream.check_name()?;
+        check_name(name)?;
+        // The memory first: a consumer that ends in good order writes the file before it takes the other away.
+        let acked = AckView::open(stream, name);
+        let Some(stored) = Self::load_file(stream, name)? else { return Ok(None) };
+        Ok(Some(acked?.map_or(stored, |acked| stored.or_later(acked.place(), acked.ts_acked()))))
+    }
+
+    fn load_file(stream: &Stream, name: &str) -> Result<Option<CursorPosition>> {
         stream.check_name()?;
         check_name(name)?;
         let path = directory(stream).join(name);
@@ -136,12 +160,47 @@ impl Cursor {
     /// [`StorageError::CursorBusy`] while a consumer has it, and what the file system says.
     pub fn delete(stream: &Stream, name: &str) -> Result<bool> {
         check_name(name)?;
-        let path = directory(stream).join(name);
-        match stream.disk().open(&path, Access::Read) {
-            Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Ok(false),
-            other => drop(other.map_err(StorageError::io("open", &path))?),
+        if !is_there(stream, name)? {
+            return Ok(false);
         }
-        let _taken = Self::take(stream, name)?;
+        Self::take(stream, name)?.remove()
+    }
+
+    /// Deletes the cursors that were not moved for longer than `age_ns_max` nanoseconds, and returns their names; not those that somebody has now,
+    /// however long ago that moved them. Of one that is damaged, its file's age counts.
+    ///
+    /// # Errors
+    /// What the file system says.
+    pub fn expire(stream: &Stream, age_ns_max: u64, ts_now: u64) -> Result<Vec<String>> {
+        let is_old = |name: &str, state: &CursorState| match state {
+            Ok(position) => ts_now.saturating_sub(position.ts_updated) > age_ns_max,
+            Err(_) => {
+                let file = stream.disk().open(&directory(stream).join(name), Access::Read);
+                file.and_then(|file| file.ts_modified()).is_ok_and(|ts| ts_now.saturating_sub(ts) > age_ns_max)
+            }
+        };
+        let mut expired = Vec::new();
+        for (name, state) in Self::list(stream)? {
+            if !is_old(&name, &state) {
+                continue;
+            }
+            let taken = match Self::take(stream, &name) {
+                Err(StorageError::CursorBusy { .. }) => continue,
+                other => other?,
+            };
+            // Its consumer may have gone on since it was listed.
+            let Some(state) = Self::load(stream, &name).transpose() else { continue };
+            if is_old(&name, &state) && taken.remove()? {
+                tracing::warn!(stream = stream.name(), name, "a cursor that nobody used for too long is deleted");
+                expired.push(name);
+            }
+        }
+        Ok(expired)
+    }
+
+    /// Deletes it; says whether there was a file.
+    fn remove(self) -> Result<bool> {
+        let (stream, path) = (&self.stream, self.path());
         match stream.disk().remove(&path) {
             Ok(()) => {}
             Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Ok(false),
@@ -149,7 +208,15 @@ impl Cursor {
         }
         let directory = directory(stream);
         stream.disk().sync_dir(&directory).map_err(StorageError::io("sync the directory", &directory))?;
+        // Last: what is in memory counts only beside a file.
+        remove_ack(stream, &self.name)?;
         Ok(true)
+    }
+
+    /// Its stream.
+    #[must_use]
+    pub fn stream(&self) -> &Stream {
+        &self.stream
     }
 
     /// Its name.
@@ -170,11 +237,17 @@ impl Cursor {
         self.position
     }
 
-    /// Moves it, forwards or back; durable on return.
+    /// Moves it, forwards or back; durable on return. What a consumer that died had acknowledged counts no more.
     ///
     /// # Errors
-    /// What the file system says; the file then holds the old position or the new one.
+    /// What the file system says; it then has the old position or the new one.
     pub fn store(&mut self, position: CursorPosition) -> Result<()> {
+        self.store_file(position)?;
+        remove_ack(&self.stream, &self.name)
+    }
+
+    /// Brings what was acknowledged into the file.
+    pub(crate) fn store_file(&mut self, position: CursorPosition) -> Result<()> {
         if position.sequence == 0 {
             return Err(StorageError::Setting { setting: "sequence of a cursor", value: 0, reason: "sequences begin at 1" });
         }
@@ -188,6 +261,15 @@ fn directory(stream: &Stream) -> PathBuf {
     stream.path("cursors")
 }
 
-fn check_name(name: &str) -> Result<()> {
+/// Whether there is a file of that name, sound or not.
+fn is_there(stream: &Stream, name: &str) -> Result<bool> {
+    let path = directory(stream).join(name);
+    match stream.disk().open(&path, Access::Read) {
+        Err(error) if error.kind() == std::io::ErrorKind::NotFound => Ok(false),
+        other => other.map(|_| true).map_err(StorageError::io("open", &path)),
+    }
+}
+
+pub(crate) fn check_name(name: &str) -> Result<()> {
     if crate::bus::is_name(name) { Ok(()) } else { Err(StorageError::CursorName { name: name.to_owned() }) }
 }

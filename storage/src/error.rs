@@ -292,6 +292,23 @@ pub enum StorageError {
         /// What is wrong.
         reason: String,
     },
+    /// Not every consumer that was waited for has acknowledged in time. What is missing comes to each when it goes on: wait again, start those that
+    /// nobody runs, or wait without them.
+    #[error(
+        "sequence {sequence} of {} was not acknowledged by all within {waited_ms} ms: {}",
+        path.display(),
+        laggards.iter().map(ToString::to_string).collect::<Vec<_>>().join("; ")
+    )]
+    Unacknowledged {
+        /// Directory of the stream.
+        path: PathBuf,
+        /// What was waited for.
+        sequence: u64,
+        /// For how long, milliseconds.
+        waited_ms: u64,
+        /// Who has not, and why.
+        laggards: Vec<crate::ack::Laggard>,
+    },
     /// A setting out of its range.
     #[error("{setting} is {value}: {reason}")]
     Setting {

@@ -51,6 +51,7 @@
 //! # Ok::<(), Box<dyn std::error::Error>>(())
 //! ```
 
+mod ack;
 mod bus;
 mod cell;
 mod columns;
@@ -81,6 +82,7 @@ mod wal;
 mod writer;
 mod zstandard;
 
+pub use ack::{AckSettings, AckWatch, Acknowledger, ConsumerLife, ConsumerReport, Laggard, LaggardState, list_consumers};
 pub use bus::{Bus, EpochState, Stream, check_stream_name};
 pub use cell::{
     CELL_BYTES, Cell, CellIdentity, CellNumbers, CellReport, CellRole, PublisherNumbers, SubscriberNumbers, list_cells, sweep_cells,

@@ -5,7 +5,8 @@
 //! batches; a historical one reads journal and WAL files. All are one [`Subscriber`]: it begins anywhere, changes from history to live at
 //! an exact record, and when it was lapped goes back to the log by itself, or skips, or ends ([`WhenLapped`]). It may begin with what the
 //! stream amounts to ([`Start::Snapshot`]), and hand out only what a batch made of each book ([`Conflater`]). [`Books`], [`TradeSummary`] and [`StreamDigest`] turn events
-//! into state, exactly.
+//! into state, exactly. A [`Consumer`] is a subscriber with a name: it acknowledges what it has done, and whoever takes the name after it goes on
+//! behind that.
 //!
 //! # Invariants
 //! * Sequences are delivered in order without a hole; a gap that cannot be healed is an error, never silence; what is merged says so
@@ -31,6 +32,7 @@
 mod accounts;
 mod books;
 mod conflater;
+mod consumer;
 mod cursor;
 mod definitions;
 mod digest;
@@ -48,6 +50,7 @@ mod trades;
 pub use accounts::{AccountState, ExactSum};
 pub use books::{BookState, Books, InstrumentBook};
 pub use conflater::Conflater;
+pub use consumer::{Consumer, ConsumerSettings};
 pub use definitions::definitions_at;
 pub use digest::StreamDigest;
 pub use error::SubscribeError;

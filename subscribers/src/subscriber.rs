@@ -18,7 +18,7 @@ mod prepare;
 mod telling;
 mod waiting;
 
-use self::{telling::Telling, waiting::Waiting};
+use self::{lineage::Turns, telling::Telling, waiting::Waiting};
 use crate::{
     conflater::Conflater,
     cursor::{EventCursor, Step},
@@ -69,6 +69,7 @@ pub struct Subscriber {
     page: PageKey,
     /// The newest epoch that is known to go on behind the records before the position; 0 where nothing was read yet.
     lineage: u32,
+    turns: Turns,
     counters: SubscriberCounters,
     /// Where it last went over to shared memory.
     joined_at: u64,
@@ -188,6 +189,7 @@ impl Subscriber {
             source: Source::Nowhere,
             page: (0, 0),
             lineage,
+            turns: Turns::new(),
             counters: SubscriberCounters::default(),
             joined_at: 0,
             when_lapped: settings.when_lapped,

@@ -1,6 +1,6 @@
 //! Arguments of retention and cursors.
 
-use super::{StartArgument, StreamArguments};
+use super::{EndArgument, StartArgument, StreamArguments};
 use clap::{Args, Subcommand};
 use std::time::Duration;
 
@@ -16,6 +16,9 @@ pub struct RetentionArguments {
     /// So many bytes of what may go are kept for cursors and readers that have not read them.
     #[arg(long, value_name = "BYTES", default_value_t = 1 << 30)]
     pub keep_held_bytes: u64,
+    /// Cursors that were not moved for longer go, but those whose consumer runs: 30d, …
+    #[arg(long, value_name = "TIME", value_parser = humantime::parse_duration)]
+    pub keep_cursors: Option<Duration>,
     /// Keep what no store has taken yet, without a bound.
     #[arg(long)]
     pub keep_unstored: bool,
@@ -51,6 +54,28 @@ pub enum CursorCommand {
     },
     /// Delete a cursor: it holds nothing back any more.
     Delete(OneCursorArguments),
+    /// Delete every cursor that was not moved for a time, but those whose consumer runs.
+    Expire {
+        #[command(flatten)]
+        stream: StreamArguments,
+        /// For how long: 36h, 30d, …
+        #[arg(long, value_name = "TIME", value_parser = humantime::parse_duration)]
+        unused: Duration,
+    },
+    /// Wait until consumers have acknowledged (`subscribe --ack`), or say who has not: missing, stopped, dead, or behind, and by how much.
+    Wait {
+        #[command(flatten)]
+        stream: StreamArguments,
+        /// Names of the consumers.
+        #[arg(required = true)]
+        names: Vec<String>,
+        /// Up to where: head (what is published now), or seq:N.
+        #[arg(long, default_value = "head")]
+        until: EndArgument,
+        /// For how long at most: 500ms, 1m, …
+        #[arg(long, value_name = "TIME", default_value = "10s", value_parser = humantime::parse_duration)]
+        timeout: Duration,
+    },
 }
 
 #[derive(Debug, Args)]

@@ -14,7 +14,9 @@ pub use publish::{ClockSource, DemoArguments, FeedSource, PublishArguments};
 pub use query::{
     AccountArguments, LatestArguments, QueryArguments, QueryFormat, Question, RangeArguments, SequenceBounds, TimeBounds, TradeArguments,
 };
-pub use read::{DigestArguments, FilterArguments, LoopsArgument, OutputName, ReadArguments, StartArgument, SubscribeArguments};
+pub use read::{
+    DigestArguments, EndArgument, FilterArguments, LoopsArgument, OutputName, ReadArguments, StartArgument, SubscribeArguments,
+};
 pub use store::{CompactArguments, OneSnapshotArguments, RepairArguments, SnapshotArguments, SnapshotCommand, StoreArguments};
 pub use tools::{
     CompletionsArguments, DoctorArguments, InspectArguments, InspectFooterArguments, InspectJournalArguments, InspectPageArguments,

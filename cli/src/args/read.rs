@@ -7,7 +7,7 @@ use tapewire_schemas::Kind;
 use tapewire_stdx::wait::Wait;
 use tapewire_subscribers::{End, Start, Tier, Visibility, WhenLapped};
 
-#[derive(Debug, Args)]
+#[derive(Clone, Debug, Args)]
 pub struct ReadArguments {
     /// Directory of the bus.
     #[arg(long)]
@@ -75,6 +75,10 @@ pub struct SubscribeArguments {
     /// What to print.
     #[arg(long, value_enum, default_value = "ndjson")]
     pub output: OutputName,
+    /// Acknowledge under this name what was printed, and begin behind what it has acknowledged: after a kill only the rest is printed again.
+    /// `--from` is where a name begins that is new. `cursor wait` waits for acknowledgements.
+    #[arg(long, value_name = "NAME")]
+    pub ack: Option<String>,
 }
 
 #[derive(Debug, Args)]

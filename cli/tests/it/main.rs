@@ -8,6 +8,7 @@
 )]
 
 mod accounts;
+mod acks;
 mod bus;
 mod captures;
 mod cursors;

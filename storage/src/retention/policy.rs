@@ -15,6 +15,8 @@ pub struct RetentionPolicy {
     pub held_bytes_max: u64,
     /// Whether a store must have a record before it may go.
     pub store: StoreHold,
+    /// Cursors that were not moved for longer are deleted, nanoseconds, but those whose consumer runs; `None` for never.
+    pub cursor_age_ns_max: Option<u64>,
 }
 
 /// Whether a store takes the stream's records.
@@ -267,7 +269,7 @@ mod tests {
         ) {
             let state = RetentionState { seq_stored, ..state(count, &holds) };
             let store = if is_required { StoreHold::Required } else { StoreHold::None };
-            let policy = RetentionPolicy { age_ns_max: Some(age_ns_max), bytes_max: Some(bytes_max), held_bytes_max, store };
+            let policy = RetentionPolicy { age_ns_max: Some(age_ns_max), bytes_max: Some(bytes_max), held_bytes_max, store, cursor_age_ns_max: None };
             let choice = policy.choose(&state);
             prop_assert!(choice.delete_count <= state.complete.len());
             let last_deleted = choice.delete_count as u64 * 100;

@@ -35,6 +35,8 @@ pub struct PruneReport {
     pub unstored_bytes: u64,
     /// By how many nanoseconds the clock is behind the last write of a file; 0 where it is not. Such files have no age.
     pub clock_behind_ns: u64,
+    /// Cursors that nobody used for too long, and that are deleted.
+    pub expired: Vec<String>,
 }
 
 /// Deletes what the policy lets go of a stream. `ts_now` is the time, in nanoseconds since the UNIX epoch. Any process with the right to
@@ -54,6 +56,10 @@ pub fn prune_stream(stream: &Stream, policy: &RetentionPolicy, ts_now: u64) -> R
         return Err(StorageError::PrunerActive { path: stream.directory().to_owned() });
     }
     pin::make_directory(stream)?;
+    let expired = match policy.cursor_age_ns_max {
+        Some(age_ns_max) => Cursor::expire(stream, age_ns_max, ts_now)?,
+        None => Vec::new(),
+    };
     let state = look(stream, ts_now)?;
     let choice = policy.choose(&state);
     let (deleted, kept) = state.complete.split_at(choice.delete_count);
@@ -86,6 +92,7 @@ pub fn prune_stream(stream: &Stream, policy: &RetentionPolicy, ts_now: u64) -> R
         overruled: choice.overruled,
         unstored_bytes: choice.unstored_bytes,
         clock_behind_ns,
+        expired,
     })
 }
 

@@ -141,9 +141,10 @@ impl Subscriber {
         if let Some(view) = self.live.as_ref().and_then(|live| live.current())
             && (1..=next).contains(&view.first_sequence())
         {
-            self.page = key_of(view)?;
-            self.lineage = self.lineage.max(self.page.0);
+            let key = key_of(view)?;
             self.cursor.offset = offset_of(view, next)?;
+            self.enter_page(key);
+            self.lineage = self.lineage.max(self.page.0);
             self.source = Source::Live;
         }
         Err(SubscribeError::Gap { from, to })

@@ -133,7 +133,7 @@ impl Subscriber {
                         return Ok(true);
                     }
                     self.source = Source::Live;
-                    self.page = key;
+                    self.enter_page(key);
                     self.cursor.offset = RECORDS_OFFSET;
                     self.note_joined();
                     self.log.rest(self.cursor.undelivered());
@@ -172,7 +172,7 @@ impl Subscriber {
         self.connect_when_due();
         let Some(view) = self.log.page() else { return Ok(false) };
         self.cursor.offset = offset_of(view, self.cursor.sequence)?;
-        self.page = (header.epoch, header.page_index);
+        self.enter_page((header.epoch, header.page_index));
         self.source = Source::Log;
         self.join_live()?;
         Ok(true)
