@@ -43,6 +43,9 @@ pub fn open(arguments: &ReadArguments, filter: &FilterArguments, stop: &StopFlag
             other => break other?,
         }
     };
+    if let Some(reason) = following.subscriber.shut_out() {
+        console::note(format_args!("served from the journal: {reason}"));
+    }
     tracing::debug!(bus = following.bus, position = following.subscriber.position(), "subscribed");
     if let Some(core) = arguments.core {
         cores::pin(core)?;
@@ -60,6 +63,7 @@ fn try_open(arguments: &ReadArguments, wanted: &FilterArguments, stop: &StopFlag
     let settings = SubscriberSettings {
         stream_name: arguments.stream.clone(),
         filter: kinds(wanted),
+        through: arguments.through(),
         when_lapped: arguments.when_lapped(),
         visibility: arguments.visibility(),
         conflation: if wanted.conflate { Conflation::Latest } else { Conflation::Off },

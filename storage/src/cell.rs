@@ -208,7 +208,8 @@ impl Cell {
     fn try_create(stream: &Stream, role: CellRole, path: &Path) -> Result<Self> {
         let disk = stream.disk();
         let beside = path.with_extension("cell.tmp");
-        let file = disk.open(&beside, Access::Create).map_err(StorageError::io("create", &beside))?;
+        let file =
+            disk.open(&beside, Access::CreateFor(stream.audience().unwrap_or_default())).map_err(StorageError::io("create", &beside))?;
         if !file.try_lock().map_err(StorageError::io("lock", &beside))? {
             return Err(StorageError::io("lock", &beside)(std::io::ErrorKind::WouldBlock.into()));
         }

@@ -87,7 +87,7 @@ pub use cell::{
 };
 pub use columns::{ColumnBatch, Field};
 pub use cursor::{Cursor, CursorPosition, CursorState};
-pub use disk::{Access, DIRECT_ALIGNMENT, Disk, DiskFile, RealDisk};
+pub use disk::{Access, Audience, DIRECT_ALIGNMENT, Disk, DiskFile, RealDisk, Rights};
 pub use durable_watch::DurableWatch;
 pub use error::StorageError;
 pub use event_id::EventId;

@@ -51,7 +51,7 @@ pub use digest::StreamDigest;
 pub use error::SubscribeError;
 pub use filter::Filter;
 pub use prepared::Merged;
-pub use settings::{Conflation, End, Polled, Start, SubscriberCounters, SubscriberSettings, Tier, Visibility, WhenLapped};
+pub use settings::{Conflation, End, Polled, Start, SubscriberCounters, SubscriberSettings, Through, Tier, Visibility, WhenLapped};
 pub use subscriber::Subscriber;
 pub use tapewire_schemas::{Book, BookSide};
 pub use trades::{TradePrices, TradeSummary};

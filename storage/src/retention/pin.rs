@@ -53,11 +53,12 @@ impl Pin {
         let name = random_id(stream.disk())?;
         let beside = directory(stream).join(format!("{name:032x}.tmp"));
         let path = beside.with_extension("pin");
-        let file = match stream.disk().open(&beside, Access::Create) {
+        let access = Access::CreateFor(stream.audience()?);
+        let file = match stream.disk().open(&beside, access) {
             // Nobody has written or pruned here since the boot.
             Err(error) if error.kind() == std::io::ErrorKind::NotFound && may_make_directory(stream) => {
                 make_directory(stream)?;
-                stream.disk().open(&beside, Access::Create)
+                stream.disk().open(&beside, access)
             }
             other => other,
         }
