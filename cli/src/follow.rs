@@ -126,6 +126,13 @@ impl Following {
                     Polled::More
                 }
                 Err(error) if is_pruned(&error) => {
+                    if let Some(ended) = subscriber.log().claim_ended() {
+                        console::note(format_args!(
+                            "this reader's claim was ended at sequence {}: it stood still or was slow, and held more than --keep-held-bytes; \
+                             {} is the oldest record that was kept then",
+                            ended.sequence, ended.oldest
+                        ));
+                    }
                     let stream = subscriber.stream().name();
                     return Err(error.context(format!(
                         "stream {stream:?} of {bus} was pruned faster than it was read: go on with --from oldest, and keep more next time \

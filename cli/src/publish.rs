@@ -56,6 +56,7 @@ pub fn run(arguments: &PublishArguments) -> anyhow::Result<Outcome> {
         stream_name: arguments.stream.clone(),
         audience: arguments.readable_by.audience(),
         group_id: arguments.group_id()?,
+        subscribers_max: arguments.subscribers_max,
         durability: Durability::Logged(wal),
         mode: arguments.mode(),
         when_full: arguments.when_full(),

@@ -99,7 +99,7 @@ pub use inspect::{
 };
 pub use journal::{JournalOpener, JournalPage, JournalProgress, Signal, SignalMark};
 pub use level0::{FooterSummary, ScanBounds};
-pub use log::{Found, LogReader, Refresh, Standing};
+pub use log::{ClaimEnded, Found, LogReader, Refresh, Standing};
 pub use manifest::ManifestLine;
 pub use memmap2::MmapRaw;
 pub use registry::{AccountDefinition, Definition, RebuiltRegistry, Registry, RegistryWriter, rebuild_registry};

@@ -55,6 +55,9 @@ pub struct PublishArguments {
     /// Group that the stream's files are given to, by name (as /etc/group has it) or number.
     #[arg(long, value_name = "GROUP")]
     pub group: Option<String>,
+    /// Subscribers over shared memory at a time, 1 to 256; each takes 768 KiB of it. Further ones are served from the journal.
+    #[arg(long, default_value_t = 8, value_name = "N", value_parser = clap::value_parser!(u32).range(1..=256))]
+    pub subscribers_max: u32,
     /// Do not publish events of this kind, only count them (such as the quotes of a capture that has books); may be repeated.
     #[arg(long, value_name = "KIND")]
     pub leave_out: Vec<KindArgument>,

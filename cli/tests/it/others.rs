@@ -86,7 +86,7 @@ fn strangers_subscribe_through_the_journal() {
         assert!(read["sequence_errors"] == 0 && read["last_sequence"].as_u64() >= Some(published + 5000), "{tier}: {read}");
     }
     let shown = run_as(NOBODY, &format!("stat {}", bus.path().display())).unwrap().exits(0).json();
-    assert_eq!(shown["streams"][0]["name"], "market", "{shown}");
+    assert_eq!(shown["streams"][0]["stream"], "market", "{shown}");
     publisher.terminate().exits(0);
     bus.assert_clean();
 }
