@@ -9,7 +9,7 @@ use std::{
 use tapewire_publisher::{Durability, Publisher, PublisherSettings};
 use tapewire_stdx::{clock::ticks_per_ns, wait::Wait};
 use tapewire_storage::{Bus, WalSettings};
-use tapewire_subscribers::{End, Start, Subscriber, SubscriberSettings, Tier};
+use tapewire_subscribers::{End, Start, Subscriber, SubscriberSettings, Through, Tier};
 use tapewire_transport::TransportConfig;
 
 /// The stream of the parent.
@@ -113,6 +113,18 @@ impl BusHome {
         publisher(&self.bus, PING, wal, lag_pages)
     }
 
+    /// The same for so many subscribers.
+    pub(crate) fn publisher_for(&self, wal: Wal, subscribers_max: u32) -> anyhow::Result<Publisher> {
+        let settings = PublisherSettings {
+            stream_name: PING.to_owned(),
+            durability: wal.durability(),
+            lag_pages_max: LAG_PAGES,
+            subscribers_max,
+            ..PublisherSettings::default()
+        };
+        Publisher::open(&self.bus, &settings).context("open the publisher")
+    }
+
     pub(crate) fn bus(&self) -> &Bus {
         &self.bus
     }
@@ -146,6 +158,16 @@ pub(crate) fn subscriber(bus: &Bus, stream_name: &str, lag_pages: u32) -> anyhow
     let settings = SubscriberSettings {
         stream_name: stream_name.to_owned(),
         lag_pages_max: lag_pages,
+        ..SubscriberSettings::new(Tier::Realtime(Wait::Spin), Start::Seq(1), End::Never)
+    };
+    Subscriber::open(bus, &settings).context("open the subscriber")
+}
+
+/// The same through the journal, as it happens.
+pub(crate) fn journal_subscriber(bus: &Bus, stream_name: &str) -> anyhow::Result<Subscriber> {
+    let settings = SubscriberSettings {
+        stream_name: stream_name.to_owned(),
+        through: Through::Journal,
         ..SubscriberSettings::new(Tier::Realtime(Wait::Spin), Start::Seq(1), End::Never)
     };
     Subscriber::open(bus, &settings).context("open the subscriber")

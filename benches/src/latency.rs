@@ -80,6 +80,13 @@ pub fn run(options: &LatencyOptions) -> anyhow::Result<()> {
                     rows.extend(more);
                     rows.extend(ratios);
                 }
+                probe.look()?;
+                // Beside the same stream over shared memory.
+                let journal = paced::over_journal(&setup, pace)?;
+                let shared = rows.iter().filter(|row| row.name.ends_with(Wal::On.name()));
+                let ratios: Vec<_> = journal.iter().zip(shared).map(|(row, base)| row.ratio(base, &RATIO_COLUMNS)).collect();
+                rows.extend(journal);
+                rows.extend(ratios);
                 Ok(rows)
             })?;
         }

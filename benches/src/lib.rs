@@ -20,6 +20,7 @@
 
 mod bus;
 mod command;
+mod crowd;
 mod disk_rate;
 pub mod durable;
 mod figures;

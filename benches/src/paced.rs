@@ -92,6 +92,21 @@ pub(crate) fn over_bus(setup: &Setup, wal: Wal, pace: Pace) -> anyhow::Result<Ve
     })
 }
 
+/// Through the journal, with the WAL on: as a reader of another user, or one beyond the places in shared memory.
+pub(crate) fn over_journal(setup: &Setup, pace: Pace) -> anyhow::Result<Vec<Row>> {
+    on_own_thread(|| {
+        let home = BusHome::new(setup)?;
+        let mut publisher = home.publisher(Wal::On, setup.lag_pages)?;
+        let source = Source::Journal { directory: home.path().to_owned() };
+        let peer = Peer::start(&Task::Sink { source, count: pace.count, latency_from: Some(pace.warm_up()) }, setup.peer_core)?;
+        cores::pin(setup.core)?;
+        let calls = drive(setup, pace, |index, intended| Ok(publisher.publish(&event(index, intended)).map(|_| ())?))?;
+        let report: SinkReport = peer.finish()?;
+        publisher.close()?;
+        rows(setup, "journal, WAL on", &calls, report, pace)
+    })
+}
+
 /// What the timer itself costs: two readings with nothing between.
 pub(crate) fn timer(setup: &Setup) -> anyhow::Result<Row> {
     on_own_thread(|| {

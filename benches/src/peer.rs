@@ -43,6 +43,11 @@ pub enum Source {
         /// As the publisher's.
         lag_pages: u32,
     },
+    /// The same stream, read from its journal.
+    Journal {
+        /// Directory of the bus.
+        directory: PathBuf,
+    },
 }
 
 /// What a peer does.

@@ -3,6 +3,7 @@
 use crate::{
     Options, Report, Section,
     bus::{BusHome, LAG_PAGES, Setup, Wal, on_own_thread, wait_for_subscriber},
+    crowd,
     figures::{Figures, Row, histogram, quantiles},
     follower::{FollowBy, FollowReport},
     payload::event,
@@ -18,6 +19,9 @@ use tapewire_stdx::{
 
 const QUANTILE_COLUMNS: [&str; 6] = ["p50", "p90", "p99", "p99.9", "max", "count"];
 const WAKE_COLUMNS: [&str; 6] = ["p50", "p90", "p99", "p99.9", "max", "cpu %"];
+const CROWD_COLUMNS: [&str; 7] = ["p50", "p90", "p99", "p99.9", "max", "switches", "stalls"];
+const MEMORY_COLUMNS: [&str; 5] =
+    ["in shared memory", "from the journal", "private KiB per reader", "shared KiB per reader", "shared MiB of the stream"];
 const RATIO_COLUMNS: [&str; 4] = ["p50", "p90", "p99", "p99.9"];
 /// The last event of a silence: a reader's processor time is counted from the first to the last.
 const SILENCE: Duration = Duration::from_secs(2);
@@ -31,15 +35,21 @@ pub struct ReadersOptions {
     /// Seconds of each phase at a million events per second
     #[arg(long, default_value_t = 1.0)]
     pub phase_seconds: f64,
+    /// Readers of the largest row of the memory table
+    #[arg(long, default_value_t = 1_000)]
+    pub memory_readers: usize,
     /// Events, a millisecond apart, for which readers wait
     #[arg(long, default_value_t = 2_000)]
     pub events: u64,
 }
 
-const NOTES: [&str; 3] = [
+const NOTES: [&str; 5] = [
     "Times in nanoseconds: median over the rounds (minimum–maximum).",
     "Publish call at 1 M events/s, with journal and WAL: beside no reader; beside one that keeps up; beside the same one stopped (SIGSTOP) \
      until far more went by than shared memory holds; and while it heals (after SIGCONT).",
+    "Beside a crowd: 1 M events/s with journal and WAL, the publishing thread alone on its core; readers sleep until woken and share the \
+     other core with the publisher's other threads; switches are the publishing thread's involuntary ones.",
+    "Memory: readers of one process; beyond the 64 places in shared memory they read the journal.",
     "Waking: from the time at which an event was meant to be published to the time it was seen, one event per millisecond; cpu is the \
      reader's processor time, beside these events and beside silence.",
 ];
@@ -53,9 +63,11 @@ pub fn run(options: &ReadersOptions) -> anyhow::Result<()> {
     let mut stopped = Section::new("publish call beside a reader", &QUANTILE_COLUMNS);
     let mut healing = Section::new("the reader that was stopped", &["delivered", "lapped", "healed", "records healed"]);
     let mut waking = Section::new("waking", &WAKE_COLUMNS);
+    let mut crowded = Section::new("publish call beside a crowd", &CROWD_COLUMNS);
+    let mut memory = Section::new("memory of readers", &MEMORY_COLUMNS);
     let wanted = options.shared.rounds;
     for round in options.shared.rounds() {
-        if ![&stopped, &waking].into_iter().any(|section| section.wants_more(wanted)) {
+        if ![&stopped, &waking, &crowded].into_iter().any(|section| section.wants_more(wanted)) {
             break;
         }
         eprintln!("round {round}");
@@ -68,6 +80,16 @@ pub fn run(options: &ReadersOptions) -> anyhow::Result<()> {
         if let Some(report) = healed {
             healing.measure(&setup, u32::MAX, |_| Ok(vec![healing_row(&report)]))?;
         }
+        crowded.measure(&setup, wanted, |probe| {
+            let one = crowd::beside(&setup, 1, options.phase_seconds)?;
+            probe.look()?;
+            let many = crowd::beside(&setup, crowd::CROWD as usize, options.phase_seconds)?;
+            let ratio = many.ratio(&one, &RATIO_COLUMNS);
+            Ok(vec![one, many, ratio])
+        })?;
+        memory.measure(&setup, 1, |_| {
+            [1, crowd::CROWD as usize, options.memory_readers].into_iter().map(|count| crowd::memory(&setup, count)).collect()
+        })?;
         waking.measure(&setup, wanted, |_| {
             let mut rows = Vec::new();
             for by in FollowBy::ALL {
@@ -77,7 +99,7 @@ pub fn run(options: &ReadersOptions) -> anyhow::Result<()> {
             Ok(rows)
         })?;
     }
-    Report::new("readers", &options.shared, &setup, &NOTES, vec![stopped, healing, waking]).deliver(&options.shared)
+    Report::new("readers", &options.shared, &setup, &NOTES, vec![stopped, healing, crowded, memory, waking]).deliver(&options.shared)
 }
 
 /// A publisher that goes on at its pace, whatever its readers do.

@@ -1,7 +1,7 @@
 //! The reading process: takes events, checks each, and says what it saw.
 
 use crate::{
-    bus::{PING, subscriber},
+    bus::{PING, journal_subscriber, subscriber},
     figures::{Figures, histogram, quantiles},
     payload::{index_of, trade},
     peer::{Commit, Silence, Source},
@@ -13,7 +13,7 @@ use std::{path::Path, time::Duration};
 use tapewire_schemas::{Body, EventRef};
 use tapewire_stdx::clock::{ticks, ticks_after_loads, ticks_per_ns};
 use tapewire_storage::Bus;
-use tapewire_subscribers::SubscribeError;
+use tapewire_subscribers::{SubscribeError, Subscriber};
 
 /// Events taken in one poll at most.
 const POLL_LIMIT: usize = 4096;
@@ -154,7 +154,8 @@ pub(crate) fn run(
     let tally = Tally::new(count, latency_from);
     match source {
         Source::Ring { path, commit } => from_ring(path, *commit, tally, ready),
-        Source::Bus { directory, lag_pages } => from_bus(directory, *lag_pages, tally, ready),
+        Source::Bus { directory, lag_pages } => from_bus(subscriber(&Bus::open(directory)?, PING, *lag_pages)?, tally, ready),
+        Source::Journal { directory } => from_bus(journal_subscriber(&Bus::open(directory)?, PING)?, tally, ready),
     }
 }
 
@@ -175,9 +176,7 @@ fn from_ring(path: &Path, commit: Commit, mut tally: Tally, ready: impl FnOnce()
     }
 }
 
-fn from_bus(directory: &Path, lag_pages: u32, mut tally: Tally, ready: impl FnOnce() -> anyhow::Result<()>) -> anyhow::Result<SinkReport> {
-    let bus = Bus::open(directory)?;
-    let mut subscriber = subscriber(&bus, PING, lag_pages)?;
+fn from_bus(mut subscriber: Subscriber, mut tally: Tally, ready: impl FnOnce() -> anyhow::Result<()>) -> anyhow::Result<SinkReport> {
     ready()?;
     loop {
         let before = tally.delivered;

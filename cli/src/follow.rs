@@ -57,6 +57,9 @@ pub fn open(arguments: &ReadArguments, filter: &FilterArguments, stop: &StopFlag
             other => break other?,
         }
     };
+    if let Some(reason) = following.subscriber.shut_out() {
+        console::note(format_args!("served from the journal: {reason}"));
+    }
     tracing::debug!(bus = following.bus, position = following.subscriber.position(), "subscribed");
     if let Some(core) = arguments.core {
         cores::pin(core)?;
@@ -74,6 +77,7 @@ fn try_open(arguments: &ReadArguments, wanted: &FilterArguments, stop: &StopFlag
     let settings = SubscriberSettings {
         stream_name: arguments.stream.clone(),
         filter: kinds(wanted),
+        through: arguments.through(),
         when_lapped: arguments.when_lapped(),
         visibility: arguments.visibility(),
         conflation: if wanted.conflate { Conflation::Latest } else { Conflation::Off },
@@ -147,6 +151,13 @@ impl Following {
                     Polled::More
                 }
                 Err(error) if is_pruned(&error) => {
+                    if let Some(ended) = subscriber.log().claim_ended() {
+                        console::note(format_args!(
+                            "this reader's claim was ended at sequence {}: it stood still or was slow, and held more than --keep-held-bytes; \
+                             {} is the oldest record that was kept then",
+                            ended.sequence, ended.oldest
+                        ));
+                    }
                     let stream = subscriber.stream().name();
                     return Err(error.context(format!(
                         "stream {stream:?} of {bus} was pruned faster than it was read: go on with --from oldest, and keep more next time \

@@ -54,6 +54,9 @@ pub fn run(arguments: &PublishArguments) -> anyhow::Result<Outcome> {
     let bus = Bus::open_or_create(&arguments.bus)?;
     let settings = PublisherSettings {
         stream_name: arguments.stream.clone(),
+        audience: arguments.readable_by.audience(),
+        group_id: arguments.group_id()?,
+        subscribers_max: arguments.subscribers_max,
         durability: Durability::Logged(wal),
         mode: arguments.mode(),
         when_full: arguments.when_full(),

@@ -37,4 +37,5 @@ mod settings;
 pub use error::{PublishError, Refused};
 pub use publisher::Publisher;
 pub use sequencer::SequencerCounters;
-pub use settings::{Audience, Durability, DurabilityMode, PublisherSettings, WhenFull};
+pub use settings::{Durability, DurabilityMode, PublisherSettings, WhenFull};
+pub use tapewire_storage::Audience;

@@ -5,7 +5,7 @@ use crate::{
     feed::{Feed, InstrumentBinding},
     opener::{Opener, OpenerParts},
     sequencer::{Sequencer, SequencerCounters, SequencerParts},
-    settings::{Audience, Durability, DurabilityMode, PublisherSettings},
+    settings::{Durability, DurabilityMode, PublisherSettings},
 };
 use std::time::{Duration, Instant};
 use tapewire_schemas::{Control, ControlCode, Event, Payload, Scale, Stamp};
@@ -58,9 +58,7 @@ impl Publisher {
     /// [`PublishError::Storage`] and [`PublishError::Transport`] say what is in the way and what to do.
     pub fn open(bus: &Bus, settings: &PublisherSettings) -> Result<Self, PublishError> {
         let wake_interval = Duration::from_micros(settings.wake_interval_us.clamp(WAKE_INTERVAL_US.0, WAKE_INTERVAL_US.1));
-        if settings.audience == Audience::Owner {
-            bus.stream(&settings.stream_name).make_private()?;
-        }
+        bus.stream(&settings.stream_name).open_to(settings.audience, settings.group_id)?;
         let (mut writer, segment_pages) = match &settings.durability {
             Durability::Logged(wal) => (StreamWriter::open(bus, &settings.stream_name, wal)?, u64::from(wal.segment_pages)),
             Durability::Volatile => (StreamWriter::open_volatile(bus, &settings.stream_name)?, u64::MAX),

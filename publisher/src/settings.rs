@@ -1,6 +1,6 @@
 //! How a stream is published.
 
-use tapewire_storage::{RetentionSettings, WalSettings};
+use tapewire_storage::{Audience, RetentionSettings, WalSettings};
 use tapewire_transport::TransportConfig;
 
 /// What keeps the records.
@@ -34,23 +34,15 @@ pub enum WhenFull {
     Fail,
 }
 
-/// Who may read a stream's files and journal. Over shared memory only processes of the writer's own user attach, whatever this says.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub enum Audience {
-    /// The writer's user and group, as far as its umask lets the group.
-    #[default]
-    Group,
-    /// Nobody but the writer's user: for accounts and orders. A stream that was closed so stays closed.
-    Owner,
-}
-
 /// How a stream is published.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct PublisherSettings {
     /// Name of the stream.
     pub stream_name: String,
-    /// Who may read its files.
+    /// Who may read its files and journal, and so subscribe through the journal.
     pub audience: Audience,
+    /// Group that they are given to; the process's own, or the directory's, unless said.
+    pub group_id: Option<u32>,
     /// What keeps the records.
     pub durability: Durability,
     /// When a publish call returns.
@@ -81,6 +73,7 @@ impl Default for PublisherSettings {
         Self {
             stream_name: "market".into(),
             audience: Audience::default(),
+            group_id: None,
             durability: Durability::Logged(WalSettings::default()),
             mode: DurabilityMode::default(),
             when_full: WhenFull::default(),

@@ -14,7 +14,7 @@
 //! ```
 
 use crate::{
-    disk::{Access, Disk, RealDisk},
+    disk::{Access, Audience, Disk, RealDisk, Rights},
     error::{Result, StorageError},
     small_file,
 };
@@ -215,9 +215,57 @@ impl Stream {
     /// # Errors
     /// [`StorageError::StreamName`], and what the file system says: only the owner may do it.
     pub fn make_private(&self) -> Result<()> {
+        self.open_to(Audience::Owner, None)
+    }
+
+    /// Says who may read the stream: its directory with all that is in it, and what writers make from now on. With a group, the files are
+    /// that group's. Made where there is none. [`Audience::Group`] leaves a stream closed that was closed before.
+    ///
+    /// # Errors
+    /// [`StorageError::StreamName`], and what the file system says: only the owner may do it, and give files to groups that it is in.
+    pub fn open_to(&self, audience: Audience, group_id: Option<u32>) -> Result<()> {
         self.check_name()?;
-        self.disk().create_dir_all(&self.directory).map_err(StorageError::io("create", &self.directory))?;
-        self.disk().restrict(&self.directory).map_err(StorageError::io("restrict", &self.directory))
+        let (disk, path) = (self.disk(), &self.directory);
+        let is_new = disk.list(path).is_err_and(|error| error.kind() == std::io::ErrorKind::NotFound);
+        disk.create_dir_all(path).map_err(StorageError::io("create", path))?;
+        let found = disk.rights(path).map_err(StorageError::io("look at", path))?;
+        let audience = match audience {
+            Audience::Group if !is_new && Audience::of_directory(found.mode) == Audience::Owner => Audience::Owner,
+            wanted => wanted,
+        };
+        let is_its_own = group_id.is_none_or(|group_id| group_id == found.group_id);
+        if found.mode & 0o777 == audience.directory_mode() && is_its_own {
+            return Ok(());
+        }
+        set_rights_of_all(disk, path, audience, group_id)
+    }
+
+    /// Who may read the stream.
+    ///
+    /// # Errors
+    /// What the file system says, also that there is no such directory.
+    pub fn audience(&self) -> Result<Audience> {
+        self.rights().map(|rights| Audience::of_directory(rights.mode))
+    }
+
+    pub(crate) fn rights(&self) -> Result<Rights> {
+        self.disk().rights(&self.directory).map_err(StorageError::io("look at", &self.directory))
+    }
+
+    /// What was refused, in words that say why and what to do, where the stream is not for this process's user.
+    fn refused(&self, error: StorageError) -> StorageError {
+        let is_denied = matches!(&error, StorageError::Io { source, .. } if source.kind() == std::io::ErrorKind::PermissionDenied);
+        match self.rights() {
+            Ok(Rights { mode, owner_id, group_id }) if is_denied => StorageError::NotAllowed {
+                path: self.directory.clone(),
+                stream: self.name.clone(),
+                mode,
+                owner_id,
+                group_id,
+                user_id: rustix::process::geteuid().as_raw(),
+            },
+            _ => error,
+        }
     }
 
     /// Whether nobody but its owner can read the stream.
@@ -225,7 +273,7 @@ impl Stream {
     /// # Errors
     /// What the file system says, also that there is no such directory.
     pub fn is_private(&self) -> Result<bool> {
-        self.disk().is_restricted(&self.directory).map_err(StorageError::io("look at", &self.directory))
+        self.audience().map(|audience| audience == Audience::Owner)
     }
 
     /// Whether the name can be a file's: checked before anything is made of it.
@@ -252,7 +300,8 @@ impl Stream {
     pub fn epoch(&self) -> Result<Option<EpochState>> {
         self.check_name()?;
         let path = self.path("epoch");
-        let Some(payload) = small_file::read(self.disk(), &path, "epoch")? else { return Ok(None) };
+        let payload = small_file::read(self.disk(), &path, "epoch").map_err(|error| self.refused(error))?;
+        let Some(payload) = payload else { return Ok(None) };
         let number = |key| small_file::field(&payload, key).and_then(|text| text.parse::<u64>().ok());
         let epoch = number("epoch").and_then(|epoch| u32::try_from(epoch).ok());
         let segment_pages = number("segment_pages").and_then(|pages| u32::try_from(pages).ok()).filter(|pages| *pages > 0);
@@ -271,6 +320,34 @@ impl Stream {
     pub(crate) fn set_epoch(&self, state: EpochState) -> Result<()> {
         small_file::write(self.disk(), &self.path("epoch"), "epoch", &state.payload())
     }
+}
+
+/// Directories below a stream's own, and below each other.
+const DIRECTORY_DEPTH_MAX: u32 = 8;
+
+/// A stream's directory and everything in it; but for locks, which are their owner's alone.
+fn set_rights_of_all(disk: &dyn Disk, directory: &Path, audience: Audience, group_id: Option<u32>) -> Result<()> {
+    // What is made in it belongs to its group.
+    let directory_mode = audience.directory_mode() | if group_id.is_some() { 0o2000 } else { 0 };
+    let mut waiting = vec![(directory.to_owned(), 0)];
+    while let Some((directory, depth)) = waiting.pop() {
+        disk.set_rights(&directory, directory_mode, group_id).map_err(StorageError::io("set the rights of", &directory))?;
+        for name in disk.list(&directory).map_err(StorageError::io("list", &directory))? {
+            let path = directory.join(&name);
+            match disk.list(&path) {
+                Ok(_) if depth < DIRECTORY_DEPTH_MAX => waiting.push((path, depth + 1)),
+                Err(error) if error.kind() == std::io::ErrorKind::NotADirectory && !name.ends_with("lock") => {
+                    match disk.set_rights(&path, audience.file_mode(), group_id) {
+                        // A spare that was taken, or a file that was replaced, meanwhile.
+                        Err(error) if error.kind() == std::io::ErrorKind::NotFound => {}
+                        other => other.map_err(StorageError::io("set the rights of", &path))?,
+                    }
+                }
+                _ => {}
+            }
+        }
+    }
+    Ok(())
 }
 
 /// Whether a stream can have this name: 1 to 64 ASCII letters, digits, `-`, `_` and `.`, not beginning with `.`.

@@ -208,7 +208,8 @@ impl Cell {
     fn try_create(stream: &Stream, role: CellRole, path: &Path) -> Result<Self> {
         let disk = stream.disk();
         let beside = path.with_extension("cell.tmp");
-        let file = disk.open(&beside, Access::Create).map_err(StorageError::io("create", &beside))?;
+        let file =
+            disk.open(&beside, Access::CreateFor(stream.audience().unwrap_or_default())).map_err(StorageError::io("create", &beside))?;
         if !file.try_lock().map_err(StorageError::io("lock", &beside))? {
             return Err(StorageError::io("lock", &beside)(std::io::ErrorKind::WouldBlock.into()));
         }
@@ -294,8 +295,8 @@ impl CellHeader {
     }
 }
 
-/// Every cell of the bus: of each publisher and subscriber on this machine, those that died without removing theirs included. A file that
-/// is no cell is an error of its own.
+/// Every cell of the bus that this process may read: of each publisher and subscriber on this machine, those that died without removing
+/// theirs included. A file that is no cell is an error of its own.
 ///
 /// # Errors
 /// What the file system says of the directory. A bus that has nothing in memory has no cells.
@@ -306,7 +307,8 @@ pub fn list_cells(bus: &Bus) -> Result<Vec<Result<CellReport>>> {
 /// `None` where it is gone meanwhile.
 fn read_cell(bus: &Bus, path: &Path) -> Result<Option<CellReport>> {
     let file = match bus.disk().open(path, Access::Read) {
-        Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Ok(None),
+        // Of a stream that is not for this process to see.
+        Err(error) if matches!(error.kind(), std::io::ErrorKind::NotFound | std::io::ErrorKind::PermissionDenied) => return Ok(None),
         other => other.map_err(StorageError::io("open", path))?,
     };
     let length = file.length().map_err(StorageError::io("read", path))?;
@@ -343,7 +345,7 @@ pub fn sweep_cells(bus: &Bus) -> Result<usize> {
     let mut count = 0;
     for path in cell_paths(bus, ".cell")?.into_iter().chain(cell_paths(bus, ".cell.tmp")?) {
         let file = match bus.disk().open(&path, Access::Read) {
-            Err(error) if error.kind() == std::io::ErrorKind::NotFound => continue,
+            Err(error) if matches!(error.kind(), std::io::ErrorKind::NotFound | std::io::ErrorKind::PermissionDenied) => continue,
             other => other.map_err(StorageError::io("open", &path))?,
         };
         if file.try_lock().map_err(StorageError::io("lock", &path))? {

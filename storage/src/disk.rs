@@ -21,8 +21,10 @@ pub enum Access {
     Read,
     /// Existing, for reading and writing.
     Write,
-    /// New or emptied, for reading and writing; the group may read it.
+    /// New or emptied, for reading and writing; to be read by whoever may list the directory that it is in.
     Create,
+    /// [`Self::Create`], and to be read by these, whatever directory it is in.
+    CreateFor(Audience),
     /// [`Self::Create`], and nobody but its owner may open it.
     CreatePrivate,
     /// Existing, for writing past the page cache; offsets, lengths and addresses must be multiples of [`DIRECT_ALIGNMENT`].
@@ -32,8 +34,57 @@ pub enum Access {
 /// Alignment that [`Access::Direct`] needs.
 pub const DIRECT_ALIGNMENT: usize = 4096;
 
-/// What group and others may do with a file, of its mode.
-const OTHERS_MODE: u32 = 0o077;
+/// Who may read a stream's files and journal. Over shared memory only processes of the writer's own user attach, whatever this says.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Audience {
+    /// Nobody but the writer's user: for accounts and orders.
+    Owner,
+    /// The writer's user and the files' group. A stream that was closed to it stays closed.
+    #[default]
+    Group,
+    /// Every user of the machine.
+    Everyone,
+}
+
+impl Audience {
+    /// Mode of files.
+    pub(crate) fn file_mode(self) -> u32 {
+        match self {
+            Self::Owner => 0o600,
+            Self::Group => 0o640,
+            Self::Everyone => 0o644,
+        }
+    }
+
+    /// Mode of directories.
+    pub(crate) fn directory_mode(self) -> u32 {
+        match self {
+            Self::Owner => 0o700,
+            Self::Group => 0o750,
+            Self::Everyone => 0o755,
+        }
+    }
+
+    /// Of what is in a directory of this mode.
+    pub(crate) fn of_directory(mode: u32) -> Self {
+        match (mode & 0o005, mode & 0o050) {
+            (0o005, _) => Self::Everyone,
+            (_, 0o050) => Self::Group,
+            _ => Self::Owner,
+        }
+    }
+}
+
+/// Whose a file or directory is, and what others may do with it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Rights {
+    /// The lowest twelve bits.
+    pub mode: u32,
+    /// User.
+    pub owner_id: u32,
+    /// Group.
+    pub group_id: u32,
+}
 
 /// A file system.
 pub trait Disk: Debug + Send + Sync {
@@ -70,17 +121,17 @@ pub trait Disk: Debug + Send + Sync {
     fn remove_dir(&self, path: &Path) -> io::Result<()>;
     /// Makes names in a directory durable.
     fn sync_dir(&self, path: &Path) -> io::Result<()>;
-    /// Closes a directory, and what is in it, to everybody but its owner. A disk without owners has nothing to close.
-    fn restrict(&self, _path: &Path) -> io::Result<()> {
+    /// Whose a file or directory is. On a disk without owners everything is this process's, and its group's to read.
+    fn rights(&self, _path: &Path) -> io::Result<Rights> {
+        Ok(Rights { mode: 0o750, owner_id: rustix::process::geteuid().as_raw(), group_id: rustix::process::getegid().as_raw() })
+    }
+    /// Sets the mode, and the group where one is named. A disk without owners has nothing to set.
+    fn set_rights(&self, _path: &Path, _mode: u32, _group_id: Option<u32>) -> io::Result<()> {
         Ok(())
     }
     /// Whether this process's user is the owner of a directory.
-    fn is_own(&self, _path: &Path) -> io::Result<bool> {
-        Ok(true)
-    }
-    /// Whether a directory is closed to everybody but its owner.
-    fn is_restricted(&self, _path: &Path) -> io::Result<bool> {
-        Ok(false)
+    fn is_own(&self, path: &Path) -> io::Result<bool> {
+        Ok(self.rights(path)?.owner_id == rustix::process::geteuid().as_raw())
     }
 }
 
@@ -123,20 +174,33 @@ impl RealDisk {
 impl Disk for RealDisk {
     fn open(&self, path: &Path, access: Access) -> io::Result<Box<dyn DiskFile>> {
         let mut options = File::options();
-        options.read(true).mode(if access == Access::CreatePrivate { 0o600 } else { 0o640 });
+        let mode = match access {
+            Access::Create => {
+                let parent = path.parent().map(std::fs::metadata).transpose()?;
+                parent.map_or(Audience::Group, |parent| Audience::of_directory(parent.mode())).file_mode()
+            }
+            Access::CreateFor(audience) => audience.file_mode(),
+            Access::CreatePrivate | Access::Read | Access::Write | Access::Direct => 0o600,
+        };
+        options.read(true).mode(mode);
         match access {
             Access::Read => {}
             Access::Write => {
                 options.write(true);
             }
-            Access::Create | Access::CreatePrivate => {
+            Access::Create | Access::CreateFor(_) | Access::CreatePrivate => {
                 options.write(true).create(true).truncate(true);
             }
             Access::Direct => {
                 options.write(true).custom_flags(OFlags::DIRECT.bits() as i32);
             }
         }
-        Ok(Box::new(RealFile { file: options.open(path)?, is_locked: AtomicBool::new(false) }))
+        let file = options.open(path)?;
+        // What the umask took: whom a directory was opened to may read what is in it.
+        if matches!(access, Access::Create | Access::CreateFor(_)) && file.metadata()?.mode() & mode != mode {
+            rustix::fs::fchmod(&file, Mode::from_raw_mode(mode))?;
+        }
+        Ok(Box::new(RealFile { file, is_locked: AtomicBool::new(false) }))
     }
 
     fn create_dir(&self, path: &Path) -> io::Result<()> {
@@ -175,16 +239,17 @@ impl Disk for RealDisk {
         Ok(rustix::fs::fsync(directory)?)
     }
 
-    fn restrict(&self, path: &Path) -> io::Result<()> {
-        Ok(rustix::fs::chmod(path, Mode::RWXU)?)
+    fn rights(&self, path: &Path) -> io::Result<Rights> {
+        let found = std::fs::metadata(path)?;
+        Ok(Rights { mode: found.mode() & 0o7777, owner_id: found.uid(), group_id: found.gid() })
     }
 
-    fn is_own(&self, path: &Path) -> io::Result<bool> {
-        Ok(std::fs::metadata(path)?.uid() == rustix::process::geteuid().as_raw())
-    }
-
-    fn is_restricted(&self, path: &Path) -> io::Result<bool> {
-        Ok(std::fs::metadata(path)?.mode() & OTHERS_MODE == 0)
+    fn set_rights(&self, path: &Path, mode: u32, group_id: Option<u32>) -> io::Result<()> {
+        // The group first: giving it away takes the mode's upper bits.
+        if group_id.is_some() {
+            std::os::unix::fs::chown(path, None, group_id)?;
+        }
+        Ok(rustix::fs::chmod(path, Mode::from_raw_mode(mode))?)
     }
 }
 

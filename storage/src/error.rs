@@ -45,6 +45,26 @@ pub enum StorageError {
         /// How long it was waited for, milliseconds.
         waited_ms: u64,
     },
+    /// The stream is not for this process's user to read.
+    #[error(
+        "stream {stream:?} in {} is of user {owner_id} and group {group_id} with mode {mode:o}, and this process of user {user_id} may not \
+         read it: run as that user, or have its owner publish it to more of them (`tapewire publish --readable-by`, `--group`)",
+        path.display()
+    )]
+    NotAllowed {
+        /// Directory of the stream.
+        path: PathBuf,
+        /// The stream.
+        stream: String,
+        /// Mode of the directory.
+        mode: u32,
+        /// Whose it is.
+        owner_id: u32,
+        /// Its group.
+        group_id: u32,
+        /// Whose this process is.
+        user_id: u32,
+    },
     /// The stream has never been written.
     #[error("bus {} has no stream {stream:?} yet: publish to it first", path.display())]
     NoStream {

@@ -89,7 +89,7 @@ pub use cell::{
 };
 pub use columns::{ColumnBatch, Field};
 pub use cursor::{Cursor, CursorPosition, CursorState};
-pub use disk::{Access, DIRECT_ALIGNMENT, Disk, DiskFile, RealDisk};
+pub use disk::{Access, Audience, DIRECT_ALIGNMENT, Disk, DiskFile, RealDisk, Rights};
 pub use durable_watch::DurableWatch;
 pub use error::StorageError;
 pub use event_id::EventId;
@@ -101,7 +101,7 @@ pub use inspect::{
 };
 pub use journal::{JournalOpener, JournalPage, JournalProgress, Signal, SignalMark};
 pub use level0::{FooterSummary, ScanBounds};
-pub use log::{Found, LogReader, Refresh, Standing};
+pub use log::{ClaimEnded, Found, LogReader, Refresh, Standing};
 pub use manifest::ManifestLine;
 pub use memmap2::MmapRaw;
 pub use registry::{AccountDefinition, Definition, RebuiltRegistry, Registry, RegistryWriter, rebuild_registry};

@@ -2,7 +2,7 @@
 
 use crate::{
     bus::{Bus, EpochState, Stream},
-    disk::{Access, DiskFile},
+    disk::{Access, Audience, DiskFile},
     error::{Result, StorageError},
     journal::{JournalOpener, JournalProgress, JournalShared},
     registry::{Registry, RegistryWriter},
@@ -76,7 +76,9 @@ impl WriterLock {
     pub(crate) fn take(stream: &Stream) -> Result<Self> {
         stream.check_name()?;
         let disk = stream.disk();
-        disk.create_dir_all(stream.directory()).map_err(StorageError::io("create", stream.directory()))?;
+        if disk.list(stream.directory()).is_err_and(|error| error.kind() == std::io::ErrorKind::NotFound) {
+            stream.open_to(Audience::Group, None)?;
+        }
         let bus_directory = stream.bus().directory();
         disk.sync_dir(bus_directory).map_err(StorageError::io("sync the directory", bus_directory))?;
         let path = stream.path("writer.lock");

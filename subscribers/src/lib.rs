@@ -57,7 +57,7 @@ pub use error::SubscribeError;
 pub use filter::Filter;
 pub use merger::{MergeCounters, MergeSettings, Progress, StreamEvent, StreamMerger};
 pub use prepared::Merged;
-pub use settings::{Conflation, End, Phase, Polled, Start, SubscriberCounters, SubscriberSettings, Tier, Visibility, WhenLapped};
+pub use settings::{Conflation, End, Phase, Polled, Start, SubscriberCounters, SubscriberSettings, Through, Tier, Visibility, WhenLapped};
 pub use subscriber::Subscriber;
 pub use tapewire_schemas::{Book, BookSide};
 pub use trades::{TradePrices, TradeSummary};

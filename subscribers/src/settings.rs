@@ -9,9 +9,9 @@ use tapewire_transport::TransportConfig;
 /// Where events are taken from, and when.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Tier {
-    /// Shared memory, as they happen.
+    /// Shared memory or the journal ([`Through`]), as they happen.
     Realtime(Wait),
-    /// Shared memory, in batches: everything published up to the tick, then nothing until the next.
+    /// The same, in batches: everything published up to the tick, then nothing until the next.
     Delayed(Duration),
     /// Journal and files only.
     Historical,
@@ -76,6 +76,21 @@ pub enum WhenLapped {
     Skip,
     /// Ends with [`SubscribeError::Lapped`](crate::SubscribeError::Lapped), which names what is missing; every later poll says it again.
     Fail,
+}
+
+/// Which memory the realtime and delayed tiers read what happens now from. The historical tier reads journal and files alone.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Through {
+    /// Shared memory where this process may join it and a place is free; else the journal, and [`Subscriber::shut_out`] says why.
+    ///
+    /// [`Subscriber::shut_out`]: crate::Subscriber::shut_out
+    #[default]
+    Any,
+    /// Shared memory or nothing: opening fails where it cannot be joined.
+    SharedMemory,
+    /// The journal, by polling its commit words: needs no more than the right to read the stream's files, and takes no place. A stream that
+    /// is not logged has none, and nothing comes.
+    Journal,
 }
 
 /// How far a subscriber looks.
@@ -197,6 +212,8 @@ pub struct SubscriberSettings {
     pub stream_name: String,
     /// Where from, and when.
     pub tier: Tier,
+    /// Which memory, as it happens.
+    pub through: Through,
     /// First event.
     pub start: Start,
     /// Last event.
@@ -225,6 +242,7 @@ impl SubscriberSettings {
         Self {
             stream_name: "market".into(),
             tier,
+            through: Through::Any,
             start,
             end,
             filter: Filter::default(),

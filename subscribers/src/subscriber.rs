@@ -26,7 +26,7 @@ use crate::{
     filter::Filter,
     place::{PageKey, end_of, filter_of, placed, start_of},
     prepared::{Merged, Prepared},
-    settings::{Conflation, End, Phase, Polled, Start, SubscriberCounters, SubscriberSettings, Tier, Visibility, WhenLapped},
+    settings::{Conflation, End, Phase, Polled, Start, SubscriberCounters, SubscriberSettings, Through, Tier, Visibility, WhenLapped},
     snapshot::snapshot,
 };
 use std::time::{Duration, Instant};
@@ -61,6 +61,10 @@ pub struct Subscriber {
     /// Since when nothing came, short of an end that was named; and whether the log had all of it already then.
     idle_since: Option<(Instant, bool)>,
     live: Option<PageReader>,
+    /// Never [`Through::Any`] once shared memory has refused.
+    through: Through,
+    /// Why it has.
+    shut_out: Option<TransportError>,
     transport: TransportConfig,
     log: LogReader,
     cursor: EventCursor,
@@ -154,9 +158,10 @@ impl Subscriber {
             memory_id: bus.memory_id(),
             ..TransportConfig::new(bus.id(), stream.name(), stream.id())
         };
-        let live = match settings.tier {
-            Tier::Historical => None,
-            Tier::Realtime(_) | Tier::Delayed(_) => Some(connect(&transport)?),
+        let (live, shut_out) = match (settings.tier, settings.through) {
+            (Tier::Historical, _) | (_, Through::Journal) => (None, None),
+            (Tier::Realtime(_) | Tier::Delayed(_), Through::SharedMemory) => (Some(connect(&transport)?), None),
+            (Tier::Realtime(_) | Tier::Delayed(_), Through::Any) => connect_or_not(&transport, &log)?,
         };
         // Only where it is wanted: where the journal is damaged nobody knows it, and what the log has stays readable.
         let is_head_wanted = matches!(settings.start, Start::Live | Start::Time(_) | Start::Snapshot) || settings.end == End::Head;
@@ -183,6 +188,8 @@ impl Subscriber {
             start: sequence,
             idle_since: None,
             live,
+            through: if shut_out.is_some() { Through::Journal } else { settings.through },
+            shut_out,
             transport,
             log,
             cursor: EventCursor::new(sequence),
@@ -265,6 +272,13 @@ impl Subscriber {
         }
         let head = self.log.head()?;
         Ok(if head >= position { Phase::History { from: self.start, position, head } } else { Phase::CaughtUp { position } })
+    }
+
+    /// Why this subscriber is served from the journal, where it would have taken shared memory: another user's, every place taken, or no
+    /// room. `None` where it is in shared memory, or did not want to be.
+    #[must_use]
+    pub fn shut_out(&self) -> Option<&TransportError> {
+        self.shut_out.as_ref()
     }
 
     /// The stream.
@@ -411,6 +425,24 @@ fn connect(config: &TransportConfig) -> Result<PageReader, TransportError> {
     let mut reader = PageReader::connect(config)?;
     reader.wait_for_pages(CONNECT_MAX)?;
     Ok(reader)
+}
+
+/// Joins shared memory, or says why it is shut and the journal is there instead.
+fn connect_or_not(config: &TransportConfig, log: &LogReader) -> Result<(Option<PageReader>, Option<TransportError>), TransportError> {
+    let refused = match PageReader::connect_if_free(config) {
+        Ok(mut reader) => {
+            reader.wait_for_pages(CONNECT_MAX)?;
+            return Ok((Some(reader), None));
+        }
+        Err(error) if error.is_shut_out() => error,
+        Err(error) => return Err(error),
+    };
+    // All places of a stream without a journal are taken: nothing would ever come.
+    if matches!(refused, TransportError::TooManySubscribers { .. }) && log.writer_pid().is_none() {
+        return Err(refused);
+    }
+    tracing::info!(stream = config.stream_name, reason = %refused, "shared memory is shut: reading from the journal");
+    Ok((None, Some(refused)))
 }
 
 /// What became of reading on in a page.

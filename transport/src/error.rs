@@ -95,6 +95,16 @@ pub enum TransportError {
 }
 
 impl TransportError {
+    /// Whether shared memory is shut to this process, and a journal may be open to it: another user's, every place taken, or no room left.
+    #[must_use]
+    pub fn is_shut_out(&self) -> bool {
+        match self {
+            Self::TooManySubscribers { .. } | Self::SharedMemoryFull { .. } => true,
+            Self::Directory { source, .. } => source.kind() == std::io::ErrorKind::PermissionDenied,
+            _ => false,
+        }
+    }
+
     pub(crate) fn iceoryx(operation: &'static str, reason: impl std::fmt::Debug) -> Self {
         Self::Iceoryx { operation, reason: format!("{reason:?}") }
     }

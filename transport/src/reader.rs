@@ -24,6 +24,9 @@ use tapewire_stdx::wait::Wait;
 /// Pause between two looks for a publisher's first page.
 const CONNECT_LOOK_INTERVAL: Duration = Duration::from_micros(200);
 
+/// Looks at places that are all taken, for who has another way; dead readers are cleared away between them.
+const FULL_LOOKS_MAX: u32 = 3;
+
 /// Receives a stream's pages, in order, and holds two of them at most. It lives in the thread that made it.
 ///
 /// Pages of a publisher come with growing indices. An index that jumps says that the reader was lapped and how many pages it lost; a new
@@ -45,6 +48,20 @@ impl PageReader {
     /// [`TransportError::TooManySubscribers`], [`TransportError::Incompatible`], [`TransportError::VersionMismatch`],
     /// [`TransportError::SharedMemoryFull`], and whatever keeps the stream from being opened.
     pub fn connect(config: &TransportConfig) -> Result<Self, TransportError> {
+        Self::connect_after(config, u32::MAX)
+    }
+
+    /// [`Self::connect`] for who has another way: where every place is taken, dead readers' are cleared away, and then it is said at once
+    /// instead of waiting for one to leave.
+    ///
+    /// # Errors
+    /// As [`Self::connect`].
+    pub fn connect_if_free(config: &TransportConfig) -> Result<Self, TransportError> {
+        Self::connect_after(config, FULL_LOOKS_MAX)
+    }
+
+    /// Gives up when every place was found taken so often.
+    fn connect_after(config: &TransportConfig, full_looks_max: u32) -> Result<Self, TransportError> {
         config.check()?;
         check_memory(0)?;
         let _sweeper = Sweeper::start(config)?;
@@ -54,6 +71,7 @@ impl PageReader {
         let clean_up = || {
             node.try_cleanup_dead_nodes();
         };
+        let mut full_looks = 0;
         let subscriber = persist(clean_up, || {
             let flag = Arc::clone(&degraded);
             // SYNC: none needed, the handler runs in the thread of this reader; see `ReceivePort::receive`.
@@ -68,7 +86,9 @@ impl PageReader {
                 .map_err(|reason| match reason {
                     SubscriberCreateError::ExceedsMaxSupportedSubscribers => {
                         let subscribers_max = service.static_config().max_subscribers() as u32;
-                        Remedy::Patience.with(TransportError::TooManySubscribers { stream: config.service_name(), subscribers_max })
+                        full_looks += 1;
+                        let remedy = if full_looks < full_looks_max { Remedy::Patience } else { Remedy::Caller };
+                        remedy.with(TransportError::TooManySubscribers { stream: config.service_name(), subscribers_max })
                     }
                     _ => Remedy::Patience.with(TransportError::iceoryx("create a subscriber", reason)),
                 })?;

@@ -118,12 +118,12 @@ pub(crate) fn open_service(config: &TransportConfig, node: &PageNode) -> Result<
                 .subscriber_max_borrowed_samples(BORROWED_PAGES_MAX as usize)
                 .enable_safe_overflow(true)
                 .open_or_create()
-                .map_err(|reason| refusal(&name, reason))
+                .map_err(|reason| refusal(config, &name, reason))
         },
     )
 }
 
-fn refusal(stream: &str, error: OpenOrCreateError) -> Refusal {
+fn refusal(config: &TransportConfig, stream: &str, error: OpenOrCreateError) -> Refusal {
     let stream = stream.to_owned();
     match error {
         OpenOrCreateError::PublishSubscribeOpenError(reason) => match reason {
@@ -140,6 +140,10 @@ fn refusal(stream: &str, error: OpenOrCreateError) -> Refusal {
             | OpenError::DoesNotSupportRequestedAmountOfNodes
             | OpenError::IncompatibleOverflowBehavior => {
                 Remedy::Caller.with(TransportError::Incompatible { stream, reason: format!("{reason:?}") })
+            }
+            // Some of them are dead, or on their way.
+            OpenError::ExceedsMaxNumberOfNodes => {
+                Remedy::Patience.with(TransportError::TooManySubscribers { stream, subscribers_max: config.subscribers_max })
             }
             OpenError::InsufficientPermissions => Remedy::Caller.with(TransportError::iceoryx("open the service", reason)),
             _ => Remedy::Patience.with(TransportError::iceoryx("open the service", reason)),
@@ -179,7 +183,7 @@ fn prepare_directory(config: &TransportConfig) -> Result<(), TransportError> {
         if !found.is_dir() || found.uid() != geteuid().as_raw() {
             let source = std::io::Error::new(
                 std::io::ErrorKind::PermissionDenied,
-                "it belongs to another user: run as that one, or read the stream's files, as `--tier historical` does",
+                "it belongs to another user: run as that one, or read the stream's journal and files, as `--through journal` does",
             );
             return Err(failed(directory, source));
         }

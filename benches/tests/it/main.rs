@@ -51,12 +51,14 @@ fn latency_measures_every_variant() {
     assert!(row(&trips, "bus, WAL on / ring")["p99"].is_number());
     for section in ["100 k events/s", "1000 k events/s", "5000 k events/s"] {
         let paced = rows(&report, section);
-        for name in ["ring", "bus, WAL off", "bus, WAL on"] {
+        for name in ["ring", "bus, WAL off", "bus, WAL on", "journal, WAL on"] {
             assert!(row(&paced, &format!("publish call: {name}"))["p50"].is_number());
             let one_way = row(&paced, &format!("one way: {name}"));
             assert_eq!(one_way["events"], one_way["delivered"], "{section} {name}");
         }
     }
+    let paced = rows(&report, "100 k events/s");
+    assert!(row(&paced, "one way: journal, WAL on / one way: bus, WAL on")["p50"].is_number());
     assert_eq!(rows(&report, "jitter floor").len(), 2);
 }
 
@@ -130,7 +132,7 @@ fn the_tail_works_beside_a_publisher() {
 
 #[test]
 fn readers_are_stopped_healed_and_woken() {
-    let report = run(env!("CARGO_BIN_EXE_readers"), &["--events", "20", "--phase-seconds", "0.05"]);
+    let report = run(env!("CARGO_BIN_EXE_readers"), &["--events", "20", "--phase-seconds", "0.05", "--memory-readers", "80"]);
     let calls = rows(&report, "publish call beside a reader");
     for name in ["nobody", "reading", "stopped", "healing"] {
         assert_eq!(row(&calls, name)["count"], 45_000.0, "{name}");
@@ -138,6 +140,15 @@ fn readers_are_stopped_healed_and_woken() {
     for name in ["stopped / reading", "healing / reading", "stopped / nobody", "healing / nobody"] {
         assert!(row(&calls, name)["p99"].is_number(), "{name}");
     }
+    let crowd = rows(&report, "publish call beside a crowd");
+    for name in ["1 reader", "64 readers, 8 stopped, 8 killed"] {
+        assert_eq!(row(&crowd, name)["count"], 45_000.0, "{name}");
+    }
+    let memory = rows(&report, "memory of readers");
+    assert_eq!(
+        (&row(&memory, "80 readers")["in shared memory"], &row(&memory, "80 readers")["from the journal"]),
+        (&64.0.into(), &16.0.into())
+    );
     let reader = rows(&report, "the reader that was stopped");
     assert_eq!(row(&reader, "reader")["delivered"], 250_000.0);
     let waking = rows(&report, "waking");

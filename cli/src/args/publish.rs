@@ -1,10 +1,10 @@
 //! What is published, and how.
 
-use super::{KillAt, ReportFormat, RetentionArguments, SlowAt, parse_seconds, parse_stream, read::KindArgument};
+use super::{KillAt, ReportFormat, RetentionArguments, SlowAt, WrongArgument, parse_seconds, parse_stream, read::KindArgument};
 use clap::{Args, ValueEnum};
 use std::{path::PathBuf, str::FromStr};
 use tapewire_publisher::{
-    DurabilityMode, WhenFull,
+    Audience, DurabilityMode, WhenFull,
     feed::{CaptureFormat, Pace, Suspicious},
 };
 
@@ -48,6 +48,16 @@ pub struct PublishArguments {
     /// Name of the stream for private events, of feeds that have accounts; none drops them.
     #[arg(long, default_value = "account", value_name = "NAME", value_parser = parse_stream)]
     pub account_stream: String,
+    /// Who may read the stream's journal and files, and so subscribe to it through the journal; over shared memory only this user attaches.
+    /// A stream of accounts is its owner's alone, whatever this says.
+    #[arg(long, value_enum, default_value = "group")]
+    pub readable_by: AudienceName,
+    /// Group that the stream's files are given to, by name (as /etc/group has it) or number.
+    #[arg(long, value_name = "GROUP")]
+    pub group: Option<String>,
+    /// Subscribers over shared memory at a time, 1 to 256; each takes 768 KiB of it. Further ones are served from the journal.
+    #[arg(long, default_value_t = 8, value_name = "N", value_parser = clap::value_parser!(u32).range(1..=256))]
+    pub subscribers_max: u32,
     /// Do not publish events of this kind, only count them (such as the quotes of a capture that has books); may be repeated.
     #[arg(long, value_name = "KIND")]
     pub leave_out: Vec<KindArgument>,
@@ -104,6 +114,37 @@ impl DemoArguments {
     /// Whether programs read the result.
     pub fn is_json(&self) -> bool {
         self.json || self.output == ReportFormat::Json
+    }
+}
+
+#[derive(Clone, Copy, Debug, ValueEnum)]
+pub enum AudienceName {
+    /// This user alone.
+    Owner,
+    /// The group of the files too; a stream that was closed to it stays closed.
+    Group,
+    /// Every user of this machine.
+    Everyone,
+}
+
+impl AudienceName {
+    pub fn audience(self) -> Audience {
+        match self {
+            Self::Owner => Audience::Owner,
+            Self::Group => Audience::Group,
+            Self::Everyone => Audience::Everyone,
+        }
+    }
+}
+
+impl PublishArguments {
+    /// The number of the group that is named.
+    pub fn group_id(&self) -> Result<Option<u32>, WrongArgument> {
+        let Some(name) = &self.group else { return Ok(None) };
+        let groups = std::fs::read_to_string("/etc/group").unwrap_or_default();
+        let named = groups.lines().find_map(|line| line.strip_prefix(name.as_str())?.strip_prefix(':')?.split(':').nth(1)?.parse().ok());
+        let wrong = || WrongArgument { flag: "--group", value: name.clone(), needed: "a group of /etc/group, or its number".to_owned() };
+        named.or_else(|| name.parse().ok()).map(Some).ok_or_else(wrong)
     }
 }
 

@@ -5,7 +5,7 @@ use clap::{Args, ValueEnum};
 use std::{path::PathBuf, str::FromStr, time::Duration};
 use tapewire_schemas::Kind;
 use tapewire_stdx::wait::Wait;
-use tapewire_subscribers::{End, Start, Tier, Visibility, WhenLapped};
+use tapewire_subscribers::{End, Start, Through, Tier, Visibility, WhenLapped};
 
 #[derive(Clone, Debug, Args)]
 pub struct ReadArguments {
@@ -18,6 +18,10 @@ pub struct ReadArguments {
     /// Where events come from.
     #[arg(long, value_enum, default_value = "realtime")]
     pub tier: TierName,
+    /// Which memory events that happen now come from: shared memory where this user may join it and a place is free, else the journal (any);
+    /// or one of them alone.
+    #[arg(long, value_enum, default_value = "any")]
+    pub through: ThroughName,
     /// live, snapshot (books and balances as they are now, then what follows), oldest (the first record that is kept), seq:N, time:T
     /// (nanoseconds since 1970, or 2026-01-31T12:00:00Z), or cursor:NAME; `subscribe` moves the cursor behind what it printed.
     #[arg(long, default_value = "live")]
@@ -124,6 +128,13 @@ pub enum TierName {
     Realtime,
     Delayed,
     Historical,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub enum ThroughName {
+    Any,
+    Memory,
+    Journal,
 }
 
 #[derive(Clone, Copy, Debug, ValueEnum)]
@@ -252,7 +263,18 @@ impl ReadArguments {
             TierName::Delayed | TierName::Historical if self.wait_by.is_some() => {
                 refuse("--wait-by with --tier", "only the realtime tier waits for every record: say --tier realtime")
             }
+            TierName::Historical if self.through != ThroughName::Any => {
+                refuse("--through with --tier", "the historical tier reads journal and files alone: say --tier realtime or delayed")
+            }
             _ => Ok(()),
+        }
+    }
+
+    pub fn through(&self) -> Through {
+        match self.through {
+            ThroughName::Any => Through::Any,
+            ThroughName::Memory => Through::SharedMemory,
+            ThroughName::Journal => Through::Journal,
         }
     }
 

@@ -39,6 +39,7 @@ fn identity_remedy(error: &StorageError) -> &'static str {
         StorageError::Io { source, .. } if source.kind() == ErrorKind::PermissionDenied => {
             "run as the bus's owner; to read its files, as a member of its group"
         }
+        StorageError::NotAllowed { .. } => "run as the stream's owner, or have it publish with --readable-by group or everyone",
         StorageError::Version { .. } => "run a newer tapewire, or the one that made the bus",
         StorageError::Corrupt { .. } => "restore bus.id from a copy",
         _ => "look at the disk",

@@ -8,7 +8,7 @@ use std::{
         atomic::{AtomicBool, AtomicU64, Ordering},
     },
 };
-use tapewire_storage::{Access, Disk, DiskFile, RealDisk};
+use tapewire_storage::{Access, Disk, DiskFile, RealDisk, Rights};
 
 /// What the gate does, and what passed it.
 #[derive(Debug, Default)]
@@ -95,16 +95,12 @@ impl Disk for GatedDisk {
         RealDisk.sync_dir(path)
     }
 
-    fn restrict(&self, path: &Path) -> io::Result<()> {
-        RealDisk.restrict(path)
+    fn rights(&self, path: &Path) -> io::Result<Rights> {
+        RealDisk.rights(path)
     }
 
-    fn is_own(&self, path: &Path) -> io::Result<bool> {
-        RealDisk.is_own(path)
-    }
-
-    fn is_restricted(&self, path: &Path) -> io::Result<bool> {
-        RealDisk.is_restricted(path)
+    fn set_rights(&self, path: &Path, mode: u32, group_id: Option<u32>) -> io::Result<()> {
+        RealDisk.set_rights(path, mode, group_id)
     }
 }
 

@@ -23,7 +23,7 @@ pub use wake::{Signal, SignalMark};
 
 use crate::{
     bus::{Stream, boot_id},
-    disk::{Access, DiskFile},
+    disk::{Access, Audience, Disk, DiskFile},
     error::{Result, StorageError},
     sync::{AtomicU64, PageWriter, fence, format_page},
 };
@@ -40,6 +40,9 @@ use zerocopy::{FromBytes, Immutable, IntoBytes, KnownLayout};
 pub(crate) const JOURNAL_MAGIC: u32 = u32::from_le_bytes(*b"TWJR");
 /// Bytes before the first page.
 pub(crate) const JOURNAL_HEADER_BYTES: usize = 4096;
+
+/// Of the directory of memory files: what is in it has modes of its own.
+const MEMORY_DIRECTORY_MODE: u32 = 0o755;
 
 pub(crate) const SEQ_PUBLISHED: usize = 128;
 pub(crate) const CURRENT_PAGE: usize = 136;
@@ -94,6 +97,15 @@ fn has_pages(file: &dyn DiskFile, length: u64) -> std::io::Result<bool> {
     Ok(false)
 }
 
+/// Whoever may read a stream's journal gets as far as that, whatever the umask was when somebody made the directory.
+fn open_directory(disk: &dyn Disk, directory: &Path) -> Result<()> {
+    let rights = disk.rights(directory).map_err(StorageError::io("look at", directory))?;
+    if rights.mode & MEMORY_DIRECTORY_MODE != MEMORY_DIRECTORY_MODE && disk.is_own(directory).unwrap_or(false) {
+        disk.set_rights(directory, MEMORY_DIRECTORY_MODE, None).map_err(StorageError::io("set the rights of", directory))?;
+    }
+    Ok(())
+}
+
 /// The mapped file and where things are in it.
 #[derive(Debug)]
 pub(crate) struct JournalMap {
@@ -116,8 +128,14 @@ impl JournalMap {
         let directory = stream.bus.memory_directory();
         disk.create_dir_all(&directory).map_err(StorageError::io("create", &directory))?;
         let bytes = JOURNAL_HEADER_BYTES + page_count as usize * PAGE_BYTES;
-        let access = if stream.is_private()? { Access::CreatePrivate } else { Access::Create };
-        let file = disk.open(&path, access).map_err(StorageError::io("create", &path))?;
+        open_directory(disk, &directory)?;
+        let rights = stream.rights()?;
+        let audience = Audience::of_directory(rights.mode);
+        let file = disk.open(&path, Access::CreateFor(audience)).map_err(StorageError::io("create", &path))?;
+        let own = disk.rights(&path).map_err(StorageError::io("look at", &path))?;
+        if own.group_id != rights.group_id {
+            disk.set_rights(&path, audience.file_mode(), Some(rights.group_id)).map_err(StorageError::io("set the rights of", &path))?;
+        }
         if let Err(error) = file.allocate(bytes as u64) {
             disk.remove(&path).map_err(StorageError::io("remove", &path))?;
             if error.kind() == std::io::ErrorKind::StorageFull {

@@ -44,6 +44,15 @@ pub enum Refresh {
     Lost,
 }
 
+/// A reader's claim that retention ended.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct ClaimEnded {
+    /// Where the reader was when it found out.
+    pub sequence: u64,
+    /// The oldest record that was kept.
+    pub oldest: u64,
+}
+
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Place {
     Nowhere,
@@ -82,6 +91,8 @@ pub struct LogReader {
     store: Option<StorePages>,
     /// Keeps what is not read yet from being pruned, once a file was opened.
     pin: Option<Pin>,
+    /// Where this reader was and the oldest record kept, when retention ended its claim the last time.
+    claim_ended: Option<ClaimEnded>,
     /// This process may not pin here, as far as the current segment's opening told.
     is_pin_refused: bool,
 }
@@ -109,6 +120,7 @@ impl LogReader {
             records_searched: 0,
             store: None,
             pin: None,
+            claim_ended: None,
             is_pin_refused: false,
         };
         reader.attach()?;
@@ -308,6 +320,22 @@ impl LogReader {
             self.is_pin_refused = self.pin.is_none();
         }
         self.hold(sequence);
+        if let Some((pin, oldest)) = self.pin.as_ref().and_then(|pin| Some((pin, pin.ended()?))) {
+            if self.claim_ended.is_none_or(|before| before.oldest != oldest) {
+                tracing::warn!(stream = self.stream.name(), sequence, oldest, "this reader's claim was ended: it held more than the bound");
+                self.claim_ended = Some(ClaimEnded { sequence, oldest });
+            }
+            if sequence >= oldest {
+                pin.renew(sequence);
+            }
+        }
+    }
+
+    /// The last time that retention ended this reader's claim to what it had not read, as far as the last search told: it stood still, or
+    /// was slow, while more than the bound of held bytes came behind it. What it has mapped stays its own; what else it needed is gone.
+    #[must_use]
+    pub fn claim_ended(&self) -> Option<ClaimEnded> {
+        self.claim_ended
     }
 
     /// Moves the claim of this reader to `sequence`: one store, for who reads elsewhere and may come back (see [`Self::rest`]).

@@ -1,12 +1,17 @@
 //! Pins: what living readers still need, in memory, by file locks.
 //!
 //! ```text
-//! /dev/shm/tapewire-<bus id>/<stream>.readers/<32 hex digits>.pin   first record needed u64, then zero to 4096
+//! /dev/shm/tapewire-<bus id>/<stream>.readers/<32 hex digits>.pin   first record needed u64 | oldest kept u64, then zero to 4096
 //! ```
 //!
 //! The reader makes the file under a temporary name, locks it, and only then gives it its name: whoever sees a pin that is not locked sees
 //! a dead reader. The directory is made by whoever comes first of those who own the bus: a reader that may only read it has no pin, and must
 //! not own the directory either.
+
+//!
+//! Whoever prunes beyond what a reader needs, because the bound is reached, ends its claim: it stores the oldest record that is kept in the
+//! second word. From then on the pin holds nothing, so that a reader that is stopped does not hold the bound's worth of files for ever. The
+//! reader finds the word when it wakes, and may claim again what is still there.
 
 use super::policy::{Hold, Holder};
 use crate::{
@@ -21,6 +26,9 @@ use std::{
 };
 
 const PIN_BYTES: usize = 4096;
+/// Index of the word that says what is needed, and of the one that says that the claim was ended.
+const NEEDED: usize = 0;
+const ENDED: usize = 1;
 const TRIES_MAX: u32 = 3;
 
 /// A reader's claim to what it has not read.
@@ -53,11 +61,12 @@ impl Pin {
         let name = random_id(stream.disk())?;
         let beside = directory(stream).join(format!("{name:032x}.tmp"));
         let path = beside.with_extension("pin");
-        let file = match stream.disk().open(&beside, Access::Create) {
+        let access = Access::CreateFor(stream.audience()?);
+        let file = match stream.disk().open(&beside, access) {
             // Nobody has written or pruned here since the boot.
             Err(error) if error.kind() == std::io::ErrorKind::NotFound && may_make_directory(stream) => {
                 make_directory(stream)?;
-                stream.disk().open(&beside, Access::Create)
+                stream.disk().open(&beside, access)
             }
             other => other,
         }
@@ -77,15 +86,53 @@ impl Pin {
     #[inline]
     pub(crate) fn set(&self, sequence: u64) {
         // SYNC: a claim is looked at now and then; pairs with the load in `look`, and orders nothing else.
-        word(&self.map).store(sequence, Ordering::Relaxed);
+        word(&self.map, NEEDED).store(sequence, Ordering::Relaxed);
+    }
+
+    /// Whether the claim was ended: the oldest record that was kept then. What this reader needed before it was deleted.
+    pub(crate) fn ended(&self) -> Option<u64> {
+        // SYNC: pairs with the release store in `end`: the files are deleted behind it.
+        Some(word(&self.map, ENDED).load(Ordering::Acquire)).filter(|oldest| *oldest != 0)
+    }
+
+    /// Claims again, where the claim was ended and this reader needs nothing of what went.
+    pub(crate) fn renew(&self, sequence: u64) {
+        self.set(sequence);
+        // SYNC: pairs with the load in `look`; a pruner that has not seen it takes nothing that is needed but beyond the bound again.
+        word(&self.map, ENDED).store(0, Ordering::Release);
     }
 }
 
-/// The first word of a pin.
-fn word(map: &MmapRaw) -> &AtomicU64 {
-    assert!(map.len() >= size_of::<u64>());
-    // SAFETY: in bounds by the assertion, aligned as mappings are; accessed as an atomic only, by owner and pruners.
-    unsafe { AtomicU64::from_ptr(map.as_mut_ptr().cast()) }
+/// A word of a pin.
+fn word(map: &MmapRaw, index: usize) -> &AtomicU64 {
+    assert!(map.len() >= (index + 1) * size_of::<u64>());
+    // SAFETY: in bounds by the assertion, aligned as mappings are; accessed as atomics only, by owner and pruners.
+    unsafe { AtomicU64::from_ptr(map.as_mut_ptr().cast::<u64>().add(index)) }
+}
+
+/// Ends the claims of living readers that stand at one of these sequences: records from `oldest` on are kept, and no others. How many.
+pub(super) fn end(stream: &Stream, overruled: &[Hold], oldest: u64) -> Result<usize> {
+    let is_overruled = |sequence| overruled.iter().any(|hold| hold.holder == Holder::Reader && hold.sequence == sequence);
+    let directory = directory(stream);
+    let mut count = 0;
+    for name in stream.disk().list(&directory).map_err(StorageError::io("list", &directory))? {
+        let path = directory.join(&name);
+        let file = match stream.disk().open(&path, Access::Write) {
+            Ok(file) if name.ends_with(".pin") => file,
+            _ => continue,
+        };
+        if file.length().map_err(StorageError::io("read", &path))? < PIN_BYTES as u64 {
+            continue;
+        }
+        let map = file.map(PIN_BYTES, true).map_err(StorageError::io("map", &path))?;
+        // SYNC: a claim that moved since it was looked at is left alone; one that moves now is behind by what it says itself.
+        if is_overruled(word(&map, NEEDED).load(Ordering::Relaxed)) {
+            // SYNC: pairs with the acquire load in `Pin::ended`.
+            word(&map, ENDED).store(oldest, Ordering::Release);
+            count += 1;
+        }
+    }
+    Ok(count)
 }
 
 impl Drop for Pin {
@@ -138,7 +185,8 @@ pub(super) fn holds(stream: &Stream) -> Result<Vec<Hold>> {
     Ok(holds)
 }
 
-/// What the owner of a pin needs: everything (0) where it is just saying so; `None` where it is dead, and its file removed.
+/// What the owner of a pin needs: everything (0) where it is just saying so; `None` where it is dead, and its file removed, and where its
+/// claim was ended.
 fn look(stream: &Stream, path: &Path) -> std::io::Result<Option<u64>> {
     let file = stream.disk().open(path, Access::Read)?;
     if file.try_lock()? {
@@ -148,6 +196,11 @@ fn look(stream: &Stream, path: &Path) -> std::io::Result<Option<u64>> {
     if file.length()? < PIN_BYTES as u64 {
         return Ok(Some(0));
     }
+    let map = file.map(PIN_BYTES, false)?;
+    // SYNC: pairs with the stores in `end` and `Pin::renew`.
+    if word(&map, ENDED).load(Ordering::Acquire) != 0 {
+        return Ok(None);
+    }
     // SYNC: pairs with the store in `Pin::set`.
-    Ok(Some(word(&file.map(PIN_BYTES, false)?).load(Ordering::Relaxed)))
+    Ok(Some(word(&map, NEEDED).load(Ordering::Relaxed)))
 }

@@ -69,6 +69,7 @@ pub fn prune_stream(stream: &Stream, policy: &RetentionPolicy, ts_now: u64) -> R
     if deleted.is_empty() {
         keep_note(stream)?;
     } else {
+        pin::end(stream, &choice.overruled, oldest)?;
         note_kept(stream, oldest)?;
         pass(FailPoint::PruneNoted);
     }

@@ -272,14 +272,10 @@ struct Copied {
 }
 
 fn copy_stream(stream: &Stream, to: &Path) -> Result<Copied> {
-    let disk = stream.disk();
     let epoch = stream.epoch()?.ok_or_else(|| no_stream(stream))?;
     let bus = stream.bus().begin_copy(to)?;
     let copy = bus.stream(stream.name());
-    if stream.is_private()? {
-        copy.make_private()?;
-    }
-    disk.create_dir_all(copy.directory()).map_err(StorageError::io("create", copy.directory()))?;
+    copy.open_to(stream.audience()?, None)?;
     // The mark before the manifest: the manifest may have more.
     let stored = seq_stored(stream)?;
     let version = read_manifest(stream, &StoreFiles::new(stream).manifest())?.map(|text| text.version);

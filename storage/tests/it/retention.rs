@@ -5,10 +5,10 @@ use crate::{
     content::Expected,
     harness::{RecordReader, STREAM, TestBus, TestSequencer, check_all, names_with, settings, wait_until},
 };
-use tapewire_schemas::PAGE_BYTES;
+use tapewire_schemas::{PAGE_BYTES, RECORDS_OFFSET, Slot};
 use tapewire_storage::{
-    Bus, Cursor, CursorPosition, Found, Holder, LogReader, PruneReport, RetentionPolicy, RetentionSettings, RetentionWorker, StorageError,
-    StoreHold, StoreMark, StreamWriter, prune_stream, recover_stream, verify_stream,
+    Bus, ClaimEnded, Cursor, CursorPosition, Found, Holder, LogReader, PruneReport, RetentionPolicy, RetentionSettings, RetentionWorker,
+    StorageError, StoreHold, StoreMark, StreamWriter, prune_stream, recover_stream, verify_stream,
 };
 
 const SIGKILL: i32 = 9;
@@ -120,6 +120,42 @@ fn a_reader_keeps_what_it_has_not_read() {
     prune(&test.bus, &keep_nothing());
     assert_eq!(segments(&test.bus), before[4..]);
     check(&test.bus, last);
+}
+
+/// A reader that stands still holds the bound's worth once, and then nothing: it is told when it moves, what it has open stays its own, and
+/// it may claim again.
+#[test]
+fn a_reader_that_stands_still_loses_its_claim() {
+    let test = TestBus::in_memory();
+    written(&test, 6);
+    let before = segments(&test.bus);
+    let mut log = LogReader::open(&test.bus.stream(STREAM)).unwrap();
+    assert_eq!((log.seek(1).unwrap(), log.claim_ended()), (Found::Page, None));
+    let first_record = |log: &LogReader| match log.page().unwrap().slot(RECORDS_OFFSET, 1).unwrap() {
+        Slot::Record(record) => record.bytes().to_vec(),
+        other => panic!("{other:?}"),
+    };
+    let record = first_record(&log);
+    let bounded = RetentionPolicy { held_bytes_max: 2 * SEGMENT_BYTES, ..keep_nothing() };
+    let report = prune(&test.bus, &bounded);
+    assert_eq!((report.deleted.len(), report.overruled.len(), report.oldest), (3, 1, before[3]));
+    // It holds nothing any more, not even what it could still read.
+    let report = prune(&test.bus, &bounded);
+    assert_eq!((report.deleted.len(), report.overruled.len(), report.held_by.len()), (2, 0, 0));
+    assert!(first_record(&log) == record, "what it has open does not change");
+    match log.seek(before[1]) {
+        Err(StorageError::Pruned { oldest, .. }) => assert_eq!(oldest, before[5]),
+        other => panic!("{other:?}"),
+    }
+    assert_eq!(log.claim_ended(), Some(ClaimEnded { sequence: before[1], oldest: before[3] }));
+    // What is still there it may claim again.
+    assert_eq!(log.seek(before[5]).unwrap(), Found::Page);
+    let writer = StreamWriter::open(&test.bus, STREAM, &settings()).unwrap();
+    let mut sequencer = TestSequencer::new(&writer);
+    sequencer.append_pages(7);
+    sequencer.close(writer);
+    assert_eq!(prune(&test.bus, &keep_nothing()).held_by.len(), 1);
+    assert_eq!(segments(&test.bus)[0], before[5]);
 }
 
 /// A reader that goes elsewhere, or whose process dies, needs nothing any more.

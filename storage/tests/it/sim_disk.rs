@@ -438,7 +438,7 @@ impl Disk for SimDisk {
         if !is_simulated(path) {
             return RealDisk.open(path, access);
         }
-        if matches!(access, Access::Create | Access::CreatePrivate) {
+        if matches!(access, Access::Create | Access::CreateFor(_) | Access::CreatePrivate) {
             self.step(Step::Create(path.to_owned()))?;
         }
         let file = self.state().image.file(path)?;

@@ -29,8 +29,9 @@ impl Subscriber {
             self.batch_until = None;
             self.counters.batches += 1;
         }
-        // In shared memory the same is done by `check_idle`.
-        if self.source != Source::Live {
+        // In shared memory the same is done by `check_idle`. Whoever polls the journal without a pause looks at the clock now and then.
+        if self.source == Source::Nowhere || (self.source == Source::Log && (self.telling.is_told_idle || self.idle_polls >= IDLE_POLLS)) {
+            self.idle_polls = 0;
             self.look_around()?;
         }
         let is_over = match self.end {
@@ -107,6 +108,9 @@ impl Subscriber {
             return Ok(false);
         }
         self.epoch_due = now + EPOCH_LOOK_INTERVAL;
+        if self.source == Source::Log {
+            self.tell();
+        }
         self.connect_when_due();
         if self.check_lineage()? {
             return Ok(true);

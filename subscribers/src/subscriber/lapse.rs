@@ -5,7 +5,7 @@ use crate::{
     cursor::offset_of,
     error::SubscribeError,
     place::{event_from, key_of},
-    settings::{Tier, WhenLapped},
+    settings::{Through, Tier, WhenLapped},
 };
 use std::time::{Duration, Instant};
 
@@ -68,7 +68,7 @@ impl Subscriber {
 
     /// Joins shared memory again, where this subscriber belongs there and is not.
     pub(super) fn connect_when_due(&mut self) {
-        if self.live.is_some() || self.tier == Tier::Historical {
+        if self.live.is_some() || self.through == Through::Journal || self.tier == Tier::Historical {
             return;
         }
         let now = Instant::now();

@@ -67,6 +67,11 @@ impl Subscriber {
         if self.log.turn(self.cursor.sequence)? == Found::Page {
             return self.enter_log_page();
         }
+        if self.live.is_none() && self.log.page().is_some() {
+            // The next page will come in the journal: behind this one, where it is looked for at every poll.
+            self.idle_polls += 1;
+            return Ok(false);
+        }
         // Caught up with everything there is: the next page will come live.
         self.source = Source::Nowhere;
         self.find_page()
