@@ -16,6 +16,7 @@ mod many;
 mod market;
 mod merged_streams;
 mod rollback;
+mod schedules;
 mod snapshots;
 mod tiers;
 mod times;
