@@ -314,7 +314,7 @@ fn a_ledger_notices_what_is_wrong() {
 /// Sequences that were printed; of a process that was killed, without half a line.
 fn sequences(stdout: &str) -> Vec<u64> {
     let complete = stdout.rsplit_once('\n').map_or("", |(complete, _)| complete);
-    complete.lines().map(|line| serde_json::from_str::<serde_json::Value>(line).unwrap()["sequence"].as_u64().unwrap()).collect()
+    complete.lines().map(|line| serde_json::from_str::<serde_json::Value>(line).unwrap()["seq"].as_u64().unwrap()).collect()
 }
 
 #[test]
@@ -324,7 +324,11 @@ fn under_a_name_everything_is_printed_once() {
     let all = sequences(&run(&bus.subscribe("--tier historical --from seq:1 --until head")).exits(0).stdout);
     let named = |rest: &str| bus.subscribe(&format!("--ack ui --tier historical --from oldest {rest}"));
     let path = bus.path().display().to_string();
-    run(&format!("cursor wait {path} ui nobody --timeout 1ms")).exits(1).says(&["\"ui\" is missing", "\"nobody\" is missing", "within 1 ms"]);
+    run(&format!("cursor wait {path} ui nobody --timeout 1ms")).exits(1).says(&[
+        "\"ui\" is missing",
+        "\"nobody\" is missing",
+        "within 1 ms",
+    ]);
     let mut printed = sequences(&run(&named("--until seq:7000")).exits(0).stdout);
     let at = |name: &str| Cursor::load(&bus.open().stream("market"), name).unwrap().unwrap().sequence;
     // Killed while it prints: what it acknowledged it has printed, and the next one goes on there.
