@@ -110,16 +110,20 @@ fn describe(log: &mut LogReader, name: &str, state: &CursorState) -> anyhow::Res
         Ok(position) => position,
         Err(error) => return Ok(json!({ "name": name, "error": error.to_string() })),
     };
-    let standing = match log.standing(position)? {
-        Standing::Good => json!("good"),
-        Standing::RolledBack { to } => json!({ "rolled_back_to": to }),
-        Standing::Pruned { oldest } => json!({ "pruned_oldest": oldest }),
-    };
+    let standing = standing_json(&log.standing(position)?);
     let behind = (log.head()? + 1).saturating_sub(position.sequence);
     Ok(json!({
         "name": name, "epoch": position.epoch, "sequence": position.sequence, "ts_updated": position.ts_updated, "standing": standing,
         "behind": behind,
     }))
+}
+
+pub fn standing_json(standing: &Standing) -> Value {
+    match standing {
+        Standing::Good => json!("good"),
+        Standing::RolledBack { to } => json!({ "rolled_back_to": to }),
+        Standing::Pruned { oldest } => json!({ "pruned_oldest": oldest }),
+    }
 }
 
 /// A start with what its cursor says.

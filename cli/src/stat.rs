@@ -1,13 +1,13 @@
 //! `tapewire stat`: how every stream, its store, publisher and subscribers are, from shared memory and manifests; nobody is asked, and nobody
 //! waits.
 
-use crate::{Outcome, args::StatArguments, console, signals::StopFlag};
+use crate::{Outcome, args::StatArguments, console, cursor::standing_json, signals::StopFlag};
 use serde_json::{Value, json};
 use std::time::{Duration, Instant};
 use tapewire_stdx::{clock::Clock, wait::Wait};
 use tapewire_storage::{
-    Bus, CellNumbers, CellReport, CellRole, LogReader, PublisherNumbers, StorageError, StoreLevel, StoreStatus, Stream, SubscriberNumbers,
-    list_cells, list_streams, store_status, stream_files,
+    Bus, CellReport, ConsumerLife, ConsumerReport, ConsumerState, Lag, PublisherState, StorageError, StoreLevel, StoreStatus, Stream,
+    SubscriberState, list_cells, list_streams, store_status, stream_files, stream_state,
 };
 
 /// Sleeps are this long at most, so that a signal is heard.
@@ -68,26 +68,15 @@ fn look(bus: &Bus, arguments: &StatArguments) -> anyhow::Result<(Value, Outcome)
 }
 
 fn stream_json(stream: &Stream, cells: &[CellReport], now_ns: u64) -> Result<Value, StorageError> {
-    let mut log = LogReader::open(stream)?;
-    let (epoch, files) = (stream.epoch()?, stream_files(stream)?);
-    let (seq_published, seq_durable) = (log.seq_published()?, log.seq_durable()?);
-    let of_stream = || cells.iter().filter(|cell| cell.identity.stream_name == stream.name());
-    let publishers: Vec<Value> = of_stream()
-        .filter_map(|cell| match (cell.identity.role, &cell.numbers) {
-            (CellRole::Publisher { epoch }, CellNumbers::Publisher(numbers)) => Some(publisher_json(cell, epoch, numbers, now_ns)),
-            _ => None,
-        })
-        .collect();
-    let subscribers: Vec<Value> = of_stream()
-        .filter_map(|cell| match (cell.identity.role, &cell.numbers) {
-            (CellRole::Subscriber { tier }, CellNumbers::Subscriber(it)) => Some(subscriber_json(cell, tier, it, (now_ns, seq_published))),
-            _ => None,
-        })
-        .collect();
+    let (state, files) = (stream_state(stream, cells)?, stream_files(stream)?);
+    let publishers: Vec<Value> = state.publishers.iter().map(|it| publisher_json(it, now_ns)).collect();
+    let subscribers: Vec<Value> = state.subscribers.iter().map(|it| subscriber_json(it, now_ns)).collect();
+    let consumers: Vec<Value> = state.consumers.iter().map(|it| consumer_json(it, now_ns)).collect();
     Ok(json!({
-        "stream": stream.name(), "epoch": epoch.map(|it| it.epoch), "closed_at": epoch.and_then(|it| it.closed_at),
-        "oldest": log.oldest()?, "seq_published": seq_published, "seq_durable": seq_durable, "segments": files.segments,
-        "segment_bytes": files.segment_bytes, "written_now": files.is_written, "publishers": publishers, "subscribers": subscribers,
+        "stream": stream.name(), "epoch": state.epoch.map(|it| it.epoch), "closed_at": state.epoch.and_then(|it| it.closed_at),
+        "oldest": state.oldest, "seq_published": state.seq_published, "seq_durable": state.seq_durable, "segments": files.segments,
+        "segment_bytes": files.segment_bytes, "disk_free_bytes": state.disk_free_bytes, "written_now": files.is_written,
+        "publishers": publishers, "subscribers": subscribers, "consumers": consumers,
     }))
 }
 
@@ -111,20 +100,47 @@ fn age_ms(updated_ns: u64, now_ns: u64) -> Option<u64> {
     (updated_ns != 0).then(|| now_ns.saturating_sub(updated_ns) / 1_000_000)
 }
 
-fn publisher_json(cell: &CellReport, epoch: u32, it: &PublisherNumbers, now_ns: u64) -> Value {
+fn publisher_json(publisher: &PublisherState, now_ns: u64) -> Value {
+    let it = &publisher.numbers;
     json!({
-        "pid": cell.identity.pid, "alive": cell.is_alive, "epoch": epoch, "age_ms": age_ms(it.updated_ns, now_ns),
-        "seq_published": it.seq_published, "seq_durable": it.seq_durable, "pages": it.pages, "pages_ready": it.pages_ready,
+        "pid": publisher.pid, "alive": publisher.is_alive, "epoch": publisher.epoch, "age_ms": age_ms(it.updated_ns, now_ns),
+        "seq_published": it.seq_published, "seq_durable": it.seq_durable, "records_per_s": it.records_per_s,
+        "not_durable": publisher.durability.records, "not_durable_ms": lag_ms(publisher.durability), "pages": it.pages,
+        "pages_ready": it.pages_ready, "journal_pages": it.journal_pages, "journal_pages_used": it.journal_pages_used,
         "stalls": it.stalls, "refused": it.refused, "subscribers": it.subscribers, "woken": it.woken,
     })
 }
 
-fn subscriber_json(cell: &CellReport, tier: u32, it: &SubscriberNumbers, (now_ns, seq_published): (u64, u64)) -> Value {
-    let tier = ["unknown", "realtime", "delayed", "historical"].get(tier as usize).copied().unwrap_or("unknown");
+fn lag_ms(lag: Lag) -> Option<f64> {
+    lag.ns.map(|ns| ns as f64 / 1e6)
+}
+
+fn consumer_json(consumer: &ConsumerState, now_ns: u64) -> Value {
+    let (ConsumerReport { name, position, ts_acked, life }, lag) = (&consumer.report, consumer.lag);
+    let (life, pid) = match life {
+        ConsumerLife::Running { pid } => ("running", Some(pid)),
+        ConsumerLife::Dead { pid } => ("dead", Some(pid)),
+        ConsumerLife::Stopped => ("stopped", None),
+    };
+    let position = match position {
+        Ok(position) => position,
+        Err(error) => return json!({ "name": name, "state": life, "pid": pid, "error": error.to_string() }),
+    };
+    json!({
+        "name": name, "state": life, "pid": pid, "epoch": position.epoch, "acked": position.sequence - 1,
+        "acked_age_ms": age_ms(*ts_acked, now_ns), "behind": lag.records, "behind_ms": lag_ms(lag),
+        "standing": consumer.standing.as_ref().map(standing_json),
+    })
+}
+
+fn subscriber_json(subscriber: &SubscriberState, now_ns: u64) -> Value {
+    let (it, fill) = (&subscriber.numbers, subscriber.fill);
+    let tier = ["unknown", "realtime", "delayed", "historical"].get(subscriber.tier as usize).copied().unwrap_or("unknown");
     let source = ["nowhere", "shared memory", "log"].get(it.source as usize).copied().unwrap_or("unknown");
     json!({
-        "pid": cell.identity.pid, "alive": cell.is_alive, "tier": tier, "age_ms": age_ms(it.updated_ns, now_ns), "position": it.position,
-        "behind": (seq_published + 1).saturating_sub(it.position), "source": source, "events": it.events, "events_live": it.events_live,
+        "pid": subscriber.pid, "alive": subscriber.is_alive, "tier": tier, "age_ms": age_ms(it.updated_ns, now_ns), "position": it.position,
+        "behind": subscriber.lag.records, "behind_ms": lag_ms(subscriber.lag), "fill_pages": fill.map(|(pages, _)| pages),
+        "fill_pages_max": fill.map(|(_, max)| max), "consumers": subscriber.consumers, "source": source, "events": it.events, "events_live": it.events_live,
         "lapped": it.lapped, "healed": it.healed, "records_healed": it.records_healed, "skips": it.skips,
         "sequences_skipped": it.sequences_skipped, "last_gap": [it.gap_from, it.gap_to], "joined": it.joined, "batches": it.batches,
         "groups_cut": it.groups_cut, "conflated": it.conflated,

@@ -25,6 +25,8 @@ const SLEEPER_MEMORY: Duration = Duration::from_secs(1);
 const REFRESH_INTERVAL: Duration = Duration::from_millis(5);
 /// The numbers that everyone can see are at most this old.
 const TELL_INTERVAL: Duration = Duration::from_millis(5);
+/// Over so long the rate is measured.
+const RATE_INTERVAL: Duration = Duration::from_secs(1);
 /// What dead processes left is cleared this often.
 const CLEAN_UP_INTERVAL: Duration = Duration::from_secs(1);
 /// Shortest and longest pause between two looks. The pages ahead outlast the longest at full speed.
@@ -157,7 +159,16 @@ impl Drop for Opener {
 fn run(parts: OpenerParts, shared: Arc<OpenerShared>, started: &SyncSender<Result<(), PublishError>>) {
     let _end = EndMark(Arc::clone(&shared));
     let mut worker = match PageSender::create(&parts.config, parts.epoch) {
-        Ok(sender) => Worker { sender, parts, waiting: None, next_page: 0, woken: 0, clock: Clock::new(), shared },
+        Ok(sender) => Worker {
+            sender,
+            parts,
+            waiting: None,
+            next_page: 0,
+            woken: 0,
+            rate: Rate { since: Instant::now(), sequence: 0, per_s: 0 },
+            clock: Clock::new(),
+            shared,
+        },
         Err(error) => {
             // The one who starts us waits for exactly this.
             started.send(Err(error.into())).unwrap_or_else(|_| tracing::error!("nobody waits for the opener"));
@@ -199,8 +210,29 @@ struct Worker {
     next_page: u64,
     /// Sleeping readers woken so far.
     woken: u64,
+    rate: Rate,
     clock: Clock,
     shared: Arc<OpenerShared>,
+}
+
+/// Records per second, measured once a second.
+struct Rate {
+    since: Instant,
+    /// Sequence at that time.
+    sequence: u64,
+    per_s: u64,
+}
+
+impl Rate {
+    fn at(&mut self, now: Instant, sequence: u64) -> u64 {
+        let elapsed = now.duration_since(self.since);
+        if self.sequence == 0 || elapsed >= RATE_INTERVAL {
+            let records = if self.sequence == 0 { 0 } else { sequence.saturating_sub(self.sequence) };
+            self.per_s = (records as u128 * 1_000_000_000 / elapsed.as_nanos().max(1)) as u64;
+            (self.since, self.sequence) = (now, sequence);
+        }
+        self.per_s
+    }
 }
 
 impl Worker {
@@ -221,7 +253,7 @@ impl Worker {
                 }
             }
             if is_due(&mut tell, now, TELL_INTERVAL) {
-                self.tell();
+                self.tell(now);
             }
             if is_due(&mut refresh, now, REFRESH_INTERVAL) {
                 match self.sender.refresh() {
@@ -251,9 +283,11 @@ impl Worker {
     }
 
     /// Says how the publisher is, where everyone can see it.
-    fn tell(&self) {
+    fn tell(&mut self, now: Instant) {
         let Some(cell) = &self.parts.cell else { return };
-        let (seq_published, seq_durable) = self.parts.journal.as_ref().map_or((0, 0), |(journal, _)| journal.positions());
+        let journal = self.parts.journal.as_ref().map(|(journal, _)| journal);
+        let (seq_published, seq_durable) = journal.map_or((0, 0), JournalOpener::positions);
+        let (journal_pages_used, journal_pages) = journal.map_or((0, 0), JournalOpener::used_pages);
         // SYNC: numbers for display; they order nothing.
         let number = |cell: &AtomicU64| cell.load(Ordering::Relaxed);
         cell.tell_publisher(&PublisherNumbers {
@@ -266,6 +300,9 @@ impl Worker {
             refused: number(&self.shared.refused),
             subscribers: number(&self.shared.subscriber_count),
             woken: self.woken,
+            records_per_s: self.rate.at(now, seq_published),
+            journal_pages,
+            journal_pages_used,
         });
     }
 

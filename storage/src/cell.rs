@@ -88,6 +88,12 @@ pub struct PublisherNumbers {
     pub subscribers: u64,
     /// Sleeping subscribers that were woken.
     pub woken: u64,
+    /// Records published in the last second that was measured; 0 where the stream has no journal.
+    pub records_per_s: u64,
+    /// Pages of the journal; 0 where there is none.
+    pub journal_pages: u64,
+    /// Those that hold what is not durable yet, and those opened ahead: when all do, publishing waits for the disk.
+    pub journal_pages_used: u64,
 }
 
 /// Numbers of a subscriber, in the order of the file.
@@ -126,6 +132,10 @@ pub struct SubscriberNumbers {
     pub groups_cut: u64,
     /// Events that were merged into later ones and not delivered themselves.
     pub conflated: u64,
+    /// The page that it reads, or read last, by its index in its epoch.
+    pub page_index: u64,
+    /// Pages that shared memory keeps for it behind the newest before it is lapped.
+    pub pages_max: u64,
 }
 
 const _: () = assert!(size_of::<PublisherNumbers>() <= NUMBER_COUNT * 8 && size_of::<SubscriberNumbers>() <= NUMBER_COUNT * 8);

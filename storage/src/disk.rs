@@ -129,6 +129,10 @@ pub trait Disk: Debug + Send + Sync {
     fn set_rights(&self, _path: &Path, _mode: u32, _group_id: Option<u32>) -> io::Result<()> {
         Ok(())
     }
+    /// Bytes that a process without privileges can still write where a directory lies.
+    fn free_bytes(&self, _path: &Path) -> io::Result<u64> {
+        Err(io::ErrorKind::Unsupported.into())
+    }
     /// Whether this process's user is the owner of a directory.
     fn is_own(&self, path: &Path) -> io::Result<bool> {
         Ok(self.rights(path)?.owner_id == rustix::process::geteuid().as_raw())
@@ -250,6 +254,11 @@ impl Disk for RealDisk {
             std::os::unix::fs::chown(path, None, group_id)?;
         }
         Ok(rustix::fs::chmod(path, Mode::from_raw_mode(mode))?)
+    }
+
+    fn free_bytes(&self, path: &Path) -> io::Result<u64> {
+        let room = rustix::fs::statvfs(path)?;
+        Ok(room.f_bavail.saturating_mul(room.f_frsize))
     }
 }
 

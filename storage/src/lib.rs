@@ -74,6 +74,7 @@ mod small_file;
 mod state;
 mod store;
 mod stored;
+mod stream_state;
 mod sync;
 mod table;
 mod tree;
@@ -117,6 +118,7 @@ pub use store::{
     repair_store, restore_snapshot, store_status, verify_store,
 };
 pub use stored::StoreMark;
+pub use stream_state::{ConsumerState, Lag, PublisherState, StreamState, SubscriberState, stream_state};
 pub use table::{FilterInspection, SeriesInspection, StripeInspection, TableInspection, TableReport, TableStart, TableWriter, check_table};
 pub use tree::{
     Applied, At, Compression, EditLog, KEY_BYTES_MAX, KeyRange, LEVEL_COUNT, SstMeta, Tree, TreeCounters, TreeEdit, TreeIdentity,

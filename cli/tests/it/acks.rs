@@ -310,3 +310,82 @@ fn a_ledger_notices_what_is_wrong() {
     assert!(fails(&[event(5, 5)], 7), "acknowledged and not delivered");
     assert!(fails(&[event(5, 8)], 7), "half an event");
 }
+
+/// Sequences that were printed; of a process that was killed, without half a line.
+fn sequences(stdout: &str) -> Vec<u64> {
+    let complete = stdout.rsplit_once('\n').map_or("", |(complete, _)| complete);
+    complete.lines().map(|line| serde_json::from_str::<serde_json::Value>(line).unwrap()["seq"].as_u64().unwrap()).collect()
+}
+
+#[test]
+fn under_a_name_everything_is_printed_once() {
+    let bus = TestBus::new();
+    run(&bus.publish("sim:seed=1,events=40000,levels=5")).exits(0);
+    let all = sequences(&run(&bus.subscribe("--tier historical --from seq:1 --until head")).exits(0).stdout);
+    let named = |rest: &str| bus.subscribe(&format!("--ack ui --tier historical --from oldest {rest}"));
+    let path = bus.path().display().to_string();
+    run(&format!("cursor wait {path} ui nobody --timeout 1ms")).exits(1).says(&[
+        "\"ui\" is missing",
+        "\"nobody\" is missing",
+        "within 1 ms",
+    ]);
+    let mut printed = sequences(&run(&named("--until seq:7000")).exits(0).stdout);
+    let at = |name: &str| Cursor::load(&bus.open().stream("market"), name).unwrap().unwrap().sequence;
+    // Killed while it prints: what it acknowledged it has printed, and the next one goes on there.
+    let killed = Running::start(tapewire(&named("--until never")));
+    until("something is printed", || Some(()).filter(|()| killed.stdout().lines().count() > 100));
+    let killed = sequences(&killed.kill().was_killed().stdout);
+    let acked = at("ui");
+    assert!(killed.first() == Some(&(printed.last().unwrap() + 1)) && killed.last().is_some_and(|last| *last + 1 >= acked));
+    printed.extend(killed.iter().filter(|sequence| **sequence < acked));
+    run(&format!("cursor wait {path} ui --until seq:7000 --timeout 1ms")).exits(0);
+    if acked <= *all.last().unwrap() {
+        run(&format!("cursor wait {path} ui --timeout 0ms")).exits(1).says(&["\"ui\" is dead", "behind at"]);
+    }
+    printed.extend(sequences(&run(&named("--until head")).exits(0).stdout));
+    assert_eq!(printed, all);
+    let waited = run(&format!("cursor wait {path} ui")).exits(0).json();
+    assert_eq!((waited["acknowledged"].as_u64(), waited["by"][0].as_str()), (all.last().copied(), Some("ui")));
+    run(&bus.subscribe("--ack ui --from cursor:other")).exits(2).says(&["--from \"cursor:other\"", "--ack has a cursor of its own"]);
+    run(&bus.subscribe("--ack ui --from snapshot")).exits(2).says(&["--from \"snapshot\""]);
+    run(&format!("cursor wait {path} ui --until closed")).exits(2).says(&["--until"]);
+    run(&format!("cursor wait {path}")).exits(2);
+    let kept = run(&format!("cursor expire {path} --unused 1h")).exits(0).json();
+    assert_eq!(kept["expired"].as_array().map(Vec::len), Some(0));
+    let mut consumer = Running::start(tapewire(&bus.subscribe("--ack other --from live")));
+    until("it runs", || Cursor::load(&bus.open().stream("market"), "other").unwrap());
+    assert_eq!(run(&format!("prune {path} --keep-cursors 0s")).exits(0).json()["cursors_expired"][0], "ui");
+    assert!(consumer.is_alive());
+    consumer.terminate().exits(0);
+    assert_eq!(run(&format!("cursor expire {path} --unused 0s")).exits(0).json()["expired"][0], "other");
+    assert_eq!(run(&format!("cursor list {path}")).exits(0).stdout, "");
+    bus.assert_clean();
+}
+
+#[test]
+fn stat_shows_who_has_acknowledged_what() {
+    let bus = TestBus::new();
+    let publisher = Running::start(tapewire(&bus.publish("sim:seed=1 --speed 20000")));
+    until("the stream is there", || bus.open_if_there()?.stream("market").epoch().ok().flatten());
+    let consumer = Running::start(tapewire(&bus.subscribe("--ack ui --from oldest --output none")));
+    let look = || run(&format!("stat {}", bus.path().display())).exits(0).json()["streams"][0].clone();
+    let seen = until("it reads in shared memory, and the rate was measured", || {
+        let seen = look();
+        let is_live = seen["subscribers"][0]["source"] == "shared memory" && seen["consumers"][0]["acked_age_ms"].is_u64();
+        Some(seen).filter(|seen| is_live && seen["publishers"][0]["records_per_s"].as_u64() > Some(0))
+    });
+    let (of_publisher, of_subscriber, of_consumer) = (&seen["publishers"][0], &seen["subscribers"][0], &seen["consumers"][0]);
+    assert!(of_publisher["journal_pages_used"].as_u64() <= of_publisher["journal_pages"].as_u64(), "{seen}");
+    assert!(of_publisher["not_durable"].is_u64() && of_publisher["refused"] == 0 && seen["disk_free_bytes"].as_u64() > Some(0), "{seen}");
+    assert!(of_subscriber["behind"].is_u64() && of_subscriber["fill_pages"].as_u64() < of_subscriber["fill_pages_max"].as_u64(), "{seen}");
+    assert_eq!((&of_subscriber["consumers"][0], of_subscriber["sequences_skipped"].as_u64()), (&"ui".into(), Some(0)), "{seen}");
+    assert_eq!((&of_consumer["name"], &of_consumer["state"], &of_consumer["standing"]), (&"ui".into(), &"running".into(), &"good".into()));
+    assert_eq!(of_consumer["pid"], consumer.pid());
+    consumer.kill().was_killed();
+    let acked = until("its death is seen", || Some(look()["consumers"][0].clone()).filter(|it| it["state"] == "dead"))["acked"].as_u64();
+    publisher.terminate().exits(0);
+    let seen = look();
+    let last = seen["seq_published"].as_u64().unwrap();
+    assert_eq!(seen["consumers"][0]["behind"].as_u64(), acked.map(|acked| last - acked), "{seen}");
+    assert!(seen["consumers"][0]["behind_ms"].as_f64() >= Some(0.0), "{seen}");
+}

@@ -459,6 +459,14 @@ impl JournalOpener {
         self.shared.map.set_published(first_sequence + u64::from(record_count) - 1, page_index);
     }
 
+    /// Pages of the ring that hold what is not durable, or are opened ahead; and how many there are.
+    #[must_use]
+    pub fn used_pages(&self) -> (u64, u64) {
+        // SYNC: a number to look at.
+        let durable = self.shared.durable_pages.0.load(Ordering::Relaxed);
+        (self.next_page.saturating_sub(durable), self.shared.map.page_count())
+    }
+
     /// Formats the next page; `None` while the ring is full of pages that are not yet durable.
     pub fn prepare(&mut self) -> Option<JournalPage> {
         let page_index = self.next_page;

@@ -6,6 +6,7 @@
     reason = "helpers of tests, what a sweep went over, and a line where a test cannot run here"
 )]
 
+mod acks;
 mod bad_input;
 mod child;
 mod content;

@@ -82,6 +82,8 @@ impl Subscriber {
             batches: counters.batches,
             groups_cut: counters.groups_cut,
             conflated: counters.conflated,
+            page_index: self.page.1,
+            pages_max: u64::from(self.transport.lag_pages_max),
         });
     }
 }

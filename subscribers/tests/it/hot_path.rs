@@ -9,7 +9,7 @@ use tapewire_publisher::{Publisher, PublisherSettings};
 use tapewire_schemas::{BookRef, Event, EventRef, Level, Payload, Quote, Side, Stamp, Trade};
 use tapewire_stdx::wait::Wait;
 use tapewire_storage::Bus;
-use tapewire_subscribers::{End, Polled, Start, Subscriber, SubscriberSettings, Tier};
+use tapewire_subscribers::{Consumer, ConsumerSettings, End, Polled, Start, Subscriber, SubscriberSettings, Tier};
 
 /// Fewer than a page holds.
 const EVENTS: u64 = 200;
@@ -97,6 +97,36 @@ fn publishing_takes_no_lock_and_calls_nobody() {
 #[test]
 fn receiving_takes_no_lock_and_calls_nobody() {
     check_nothing(receiving("hot_path::receiving_takes_no_lock_and_calls_nobody", |_| {}));
+}
+
+/// Every event by itself, then all of them together.
+#[test]
+fn acknowledging_takes_no_lock_and_calls_nobody() {
+    let counts = watch("hot_path::acknowledging_takes_no_lock_and_calls_nobody", || {
+        let directory = tempfile::tempdir().unwrap();
+        let (bus, mut publisher) = open(&directory);
+        let settings = SubscriberSettings::new(Tier::Realtime(Wait::Spin), Start::Seq(1), End::Never);
+        let mut consumer = Consumer::open(&bus, &ConsumerSettings::new("risk", settings)).unwrap();
+        while consumer.subscriber().position() <= publisher.seq_published() || consumer.subscriber().counters().joined == 0 {
+            consumer.poll(64, |_, _| {}).unwrap();
+            consumer.ack();
+        }
+        publish(&mut publisher, || {});
+        consumer.poll(EVENTS as usize, |_, _| {}).unwrap();
+        publish(&mut publisher, || {});
+        let mut count = 0;
+        stretch(|| {
+            for _ in 0..EVENTS {
+                let mut last = 0;
+                black_box(consumer.poll(1, |_, event| last = event.last_sequence()).is_ok());
+                count += u64::from(consumer.ack_through(last));
+            }
+            black_box(consumer.ack());
+        });
+        assert_eq!((count, consumer.acked()), (EVENTS, publisher.seq_published()));
+        publisher.close().unwrap();
+    });
+    check_nothing(counts);
 }
 
 static LOCK: Mutex<u64> = Mutex::new(0);

@@ -3,6 +3,7 @@
 #![allow(clippy::unwrap_used, clippy::print_stdout, reason = "tests fail loudly and say what they skip")]
 
 mod accounts;
+mod acks;
 mod cells;
 mod conflated;
 mod durable;

@@ -53,7 +53,7 @@ fn a_writer_to_be_killed() {
 }
 
 /// A writer, and the last sequence that it has published.
-fn writer(bus: &Bus) -> (Child, u64) {
+pub fn writer(bus: &Bus) -> (Child, u64) {
     let mut command = Command::new(std::env::current_exe().unwrap());
     command.args(["--exact", "rollback::a_writer_to_be_killed", "--nocapture"]).env(DIRECTORY, bus.directory());
     let mut child = command.stdout(Stdio::piped()).spawn().unwrap();
@@ -63,7 +63,7 @@ fn writer(bus: &Bus) -> (Child, u64) {
 }
 
 /// Kills the writer, and takes away the journal, which has what its disk has not.
-fn kill(bus: &Bus, mut child: Child) {
+pub fn kill(bus: &Bus, mut child: Child) {
     child.kill().unwrap();
     child.wait().unwrap();
     std::fs::remove_file(bus.memory_directory().join("market.1.journal")).unwrap();
