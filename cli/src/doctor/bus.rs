@@ -55,7 +55,11 @@ fn permissions(directory: &Path, meta: &std::fs::Metadata) -> Check {
         return Check::fail("bus directory", found, format!("everybody may change the log: chmod o-w {}", directory.display()));
     }
     if meta.uid() != geteuid().as_raw() {
-        return Check::warn("bus directory", found, "publishers and subscribers of a bus run as one user: run as its owner");
+        return Check::warn(
+            "bus directory",
+            found,
+            "to publish, and to subscribe over shared memory, run as its owner; others read its journal and files",
+        );
     }
     Check::ok("bus directory", found)
 }
@@ -69,7 +73,7 @@ fn owner(bus: &Bus) -> Check {
             Check::fail(
                 "user",
                 found,
-                "publishers and subscribers of a bus run as one user: run as that one, or read its files with --tier historical",
+                "shared memory is for one user: run as that one, or read the journal, as `tapewire subscribe` does by itself",
             )
         }
         Ok(_) => Check::ok("user", "the bus's shared memory belongs to this user"),

@@ -32,7 +32,16 @@ fn stream_bytes() -> u64 {
 fn room_check(room: &StatVfs) -> Check {
     let (total, free) = (room.f_blocks.saturating_mul(room.f_frsize), room.f_bavail.saturating_mul(room.f_frsize));
     let needed = stream_bytes();
-    let found = format!("{} of {} free; a stream needs {} as delivered", size(free), size(total), size(needed));
+    let place = TransportConfig { subscribers_max: 2, ..TransportConfig::new(0, "market", 0) }.pool_bytes()
+        - TransportConfig { subscribers_max: 1, ..TransportConfig::new(0, "market", 0) }.pool_bytes();
+    let found = format!(
+        "{} of {} free; a stream needs {} as delivered, and {} for each subscriber over shared memory beyond {}",
+        size(free),
+        size(total),
+        size(needed),
+        size(place),
+        TransportConfig::new(0, "market", 0).subscribers_max
+    );
     let remedy = format!("mount -o remount,size=1G {MEMORY_DIRECTORY}, remove what dead buses left there, or lower --journal-pages");
     match free {
         _ if free < needed => Check::fail("room in shared memory", found, remedy),
