@@ -9,6 +9,7 @@
 
 mod finding;
 mod floors;
+mod kill_matrix;
 mod memory;
 mod peers;
 mod power_cuts;
@@ -18,6 +19,7 @@ mod workspace;
 
 pub use finding::{Finding, refuse};
 pub use floors::{Crate, Dependency, Use, check_floors};
+pub use kill_matrix::{KillMatrix, kill_matrix};
 pub use memory::memcheck;
 pub use peers::peers;
 pub use power_cuts::{PowerCuts, power_cuts};

@@ -4,7 +4,7 @@
 
 use clap::{Parser, Subcommand};
 use std::process::ExitCode;
-use tapewire_xtask::{PowerCuts, Workspace};
+use tapewire_xtask::{KillMatrix, PowerCuts, Workspace};
 
 /// The automation of the Tapewire repository.
 #[derive(Debug, Parser)]
@@ -24,6 +24,8 @@ enum Verb {
     Tidy,
     /// Cuts the power of a publisher at full speed, again and again, on a loop-mounted ext4 image; needs root.
     PowerCuts(PowerCuts),
+    /// Kills, stops and ends every process of a bus, and fills disk and memory; a table of what the others saw. Needs root.
+    KillMatrix(KillMatrix),
     /// Gives every decoder changed inputs for a while: `cargo xtask fuzz --seconds 600`; `--help` says more.
     #[command(disable_help_flag = true)]
     Fuzz {
@@ -60,6 +62,7 @@ fn run(arguments: &Arguments) -> anyhow::Result<()> {
         Verb::Floors => tapewire_xtask::floors(&workspace),
         Verb::Tidy => tapewire_xtask::tidy(&workspace),
         Verb::PowerCuts(options) => tapewire_xtask::power_cuts(&workspace, options),
+        Verb::KillMatrix(options) => tapewire_xtask::kill_matrix(&workspace, options),
         Verb::Fuzz { arguments } => tapewire_xtask::fuzz(&workspace, arguments),
         Verb::Peers { arguments } => tapewire_xtask::peers(&workspace, arguments),
         Verb::Memcheck => tapewire_xtask::memcheck(&workspace),

@@ -92,7 +92,7 @@ pub fn power_cuts(workspace: &Workspace, options: &PowerCuts) -> Result<()> {
 }
 
 /// Why this cannot run here.
-fn missing() -> Option<&'static str> {
+pub(crate) fn missing() -> Option<&'static str> {
     let says = |program: &str, arguments: &[&str]| output(Command::new(program).args(arguments)).unwrap_or_default();
     if says("id", &["-u"]).trim() != "0" {
         return Some("it needs root");
@@ -100,7 +100,7 @@ fn missing() -> Option<&'static str> {
     says("losetup", &["--find"]).trim().is_empty().then_some("there is no loop device")
 }
 
-fn build(workspace: &Workspace) -> Result<PathBuf> {
+pub(crate) fn build(workspace: &Workspace) -> Result<PathBuf> {
     run(Command::new("cargo").args(["build", "--release", "-p", "tapewire-cli"]).current_dir(&workspace.root))?;
     Ok(workspace.root.join("target/release/tapewire"))
 }
@@ -386,14 +386,14 @@ fn number(value: &Value, field: &str) -> Result<u64> {
     value[field].as_u64().with_context(|| format!("no {field} in {value}"))
 }
 
-fn run(command: &mut Command) -> Result<()> {
+pub(crate) fn run(command: &mut Command) -> Result<()> {
     let status = command.stdin(Stdio::null()).status().with_context(|| format!("cannot start {command:?}"))?;
     ensure!(status.success(), "{command:?} ended with {status}");
     Ok(())
 }
 
 /// What a command says on stdout.
-fn output(command: &mut Command) -> Result<String> {
+pub(crate) fn output(command: &mut Command) -> Result<String> {
     let output = command.stdin(Stdio::null()).stderr(Stdio::inherit()).output().with_context(|| format!("cannot start {command:?}"))?;
     let text = String::from_utf8_lossy(&output.stdout).into_owned();
     ensure!(output.status.success(), "{command:?} ended with {}: {text}", output.status);
