@@ -144,7 +144,8 @@ impl AckCell {
             Err(error) if error.kind() != std::io::ErrorKind::NotFound => return Err(StorageError::io("remove", &beside)(error)),
             _ => {}
         }
-        let file = disk.open(&beside, Access::Create).map_err(StorageError::io("create", &beside))?;
+        let access = Access::CreateFor(stream.audience().unwrap_or_default());
+        let file = disk.open(&beside, access).map_err(StorageError::io("create", &beside))?;
         if !file.try_lock().map_err(StorageError::io("lock", &beside))? {
             return Err(StorageError::CursorBusy { name: name.to_owned(), path: beside });
         }
