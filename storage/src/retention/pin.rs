@@ -115,7 +115,13 @@ pub(super) fn end(stream: &Stream, overruled: &[Hold], oldest: u64) -> Result<us
     let is_overruled = |sequence| overruled.iter().any(|hold| hold.holder == Holder::Reader && hold.sequence == sequence);
     let directory = directory(stream);
     let mut count = 0;
-    for name in stream.disk().list(&directory).map_err(StorageError::io("list", &directory))? {
+    let names = match stream.disk().list(&directory) {
+        Ok(names) => names,
+        // Nobody has a claim.
+        Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Ok(0),
+        Err(error) => return Err(StorageError::io("list", &directory)(error)),
+    };
+    for name in names {
         let path = directory.join(&name);
         let file = match stream.disk().open(&path, Access::Write) {
             Ok(file) if name.ends_with(".pin") => file,
