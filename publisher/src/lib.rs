@@ -27,6 +27,7 @@
 //! # Ok::<(), Box<dyn std::error::Error>>(())
 //! ```
 
+mod cleaner;
 mod error;
 pub mod feed;
 mod opener;

@@ -2,9 +2,9 @@
 //!
 //! It owns the iceoryx2 port. Page `i` of the journal and page `i` of the transport are handed over as a pair. It also does what must
 //! happen now and then and cost the sequencer nothing: telling readers how far the journal is, waking those that sleep, connecting late
-//! subscribers, clearing away what dead ones left.
+//! subscribers. What dead ones left is cleared away beside it (`cleaner`): that may take long.
 
-use crate::{error::PublishError, sequencer::SequencerCounters};
+use crate::{cleaner::CleanUp, error::PublishError, sequencer::SequencerCounters};
 use crossbeam_queue::ArrayQueue;
 use std::{
     sync::{
@@ -16,7 +16,7 @@ use std::{
     time::{Duration, Instant},
 };
 use tapewire_stdx::{clock::Clock, wait::Wait};
-use tapewire_storage::{Bus, Cell, JournalOpener, JournalPage, PublisherNumbers, WalStatus, sweep_cells};
+use tapewire_storage::{Bus, Cell, JournalOpener, JournalPage, PublisherNumbers, WalStatus};
 use tapewire_transport::{PageSender, TransportConfig, TransportError, TransportPage};
 
 /// Somebody who was woken so shortly ago will sleep again: until then the next look comes as soon as the interval of waking allows.
@@ -27,8 +27,6 @@ const REFRESH_INTERVAL: Duration = Duration::from_millis(5);
 const TELL_INTERVAL: Duration = Duration::from_millis(5);
 /// Over so long the rate is measured.
 const RATE_INTERVAL: Duration = Duration::from_secs(1);
-/// What dead processes left is cleared this often.
-const CLEAN_UP_INTERVAL: Duration = Duration::from_secs(1);
 /// Shortest and longest pause between two looks. The pages ahead outlast the longest at full speed.
 const PAUSE_MIN: Duration = Duration::from_micros(20);
 const PAUSE_MAX: Duration = Duration::from_micros(200);
@@ -237,8 +235,10 @@ impl Rate {
 
 impl Worker {
     fn work(&mut self) -> Result<(), PublishError> {
+        // Ends before the port: see `Cleaner`.
+        let _clean_up = CleanUp::start(&self.parts.config, &self.parts.bus)?;
         let now = Instant::now();
-        let (mut wake, mut refresh, mut tell, mut clean_up) = (now, now, now, now);
+        let (mut wake, mut refresh, mut tell) = (now, now, now);
         let (mut pause, mut last_sleeper) = (PAUSE_MAX, None);
         // SYNC: pairs with the release store in `Opener::stop`.
         while !self.shared.stop.load(Ordering::Acquire) {
@@ -263,12 +263,6 @@ impl Worker {
                 }
                 // SYNC: a number for display; orders nothing.
                 self.shared.subscriber_count.store(self.sender.subscriber_count() as u64, Ordering::Relaxed);
-            }
-            if is_due(&mut clean_up, now, CLEAN_UP_INTERVAL) {
-                self.sender.clean_up();
-                if let Err(error) = sweep_cells(&self.parts.bus) {
-                    tracing::warn!(%error, "cells of dead processes stay");
-                }
             }
             // The busier the sequencer, the sooner the next look.
             pause = match opened {

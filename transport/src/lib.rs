@@ -60,6 +60,7 @@
 //! # Ok::<(), tapewire_transport::TransportError>(())
 //! ```
 
+mod cleaner;
 mod config;
 mod error;
 mod leftovers;
@@ -70,6 +71,7 @@ mod sender;
 mod service;
 mod sweeper;
 
+pub use cleaner::Cleaner;
 pub use config::{BORROWED_PAGES_MAX, HISTORY_EXTRA_PAGES, TransportConfig};
 pub use error::TransportError;
 pub use leftovers::{Leftovers, find_leftovers};

@@ -17,8 +17,8 @@ use tapewire_schemas::PageHeader;
 /// Opens pages and sends them while they are empty. It lives in the thread that made it, and has a thread of its own that looks for what
 /// killed processes left unfinished.
 ///
-/// Its owner calls [`Self::open_page`] whenever a page was ended, [`Self::refresh`] every few milliseconds and [`Self::clean_up`] about
-/// once a second. When it is dropped while a [`TransportPage`] still lives, the page's memory stays mapped, and the stream taken, until
+/// Its owner calls [`Self::open_page`] whenever a page was ended, [`Self::refresh`] every few milliseconds, and cleans up about
+/// once a second: in a thread of its own ([`Cleaner`](crate::Cleaner)), or by [`Self::clean_up`] where waiting for it hurts nobody. When it is dropped while a [`TransportPage`] still lives, the page's memory stays mapped, and the stream taken, until
 /// the process ends; join the writer first.
 #[derive(Debug)]
 pub struct PageSender {
