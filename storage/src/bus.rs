@@ -100,6 +100,8 @@ impl Bus {
                 }
                 let id = random_id(disk.as_ref())?;
                 small_file::write(disk.as_ref(), &directory.join("bus.id"), "bus", &id_payload(id, id))?;
+                // However long the disk took: it is there.
+                return Self::look(disk, directory)?.ok_or_else(|| StorageError::NoBus { path: directory.to_owned() });
             } else {
                 Wait::Sleep(CREATE_LOOK_INTERVAL).once();
             }
