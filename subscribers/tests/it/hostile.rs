@@ -122,6 +122,8 @@ fn torment(through: Through, file_of: fn(&Bus) -> PathBuf) {
         drop(subscriber);
         // Whatever became of the journal: the publisher is not what is tried here.
         drop(publisher);
+        // Left as a crash would leave it, and nobody comes to recover it.
+        std::fs::remove_dir_all(bus.memory_directory()).unwrap();
     }
     println!("{through:?}: {delivered} events, {refused} refusals, {sum:x}");
     assert!(delivered > ROUNDS, "nothing was read: nothing was tried");
