@@ -1,6 +1,7 @@
 //! `tapewire publish`: a feed onto a bus.
 
 mod route;
+mod standby;
 
 use crate::{
     Outcome,
@@ -40,11 +41,16 @@ const LOOK_EVENTS: u64 = 1024;
 pub fn run(arguments: &PublishArguments) -> anyhow::Result<Outcome> {
     let stop = StopFlag::install()?;
     arguments.end_with.map_or(Ok(()), |parent| stop.end_with(parent))?;
+    if let Some(hang) = arguments.hang_at {
+        failpoint::hang(hang.point, hang.nth);
+    }
     // The feed and the core first: bad input must not leave a new epoch behind.
-    let mut feed = open_feed(&arguments.feed, &stop)?;
     check_core(arguments.core)?;
     let wal = wal_settings(arguments)?;
-    Route::check(&arguments.stream, &arguments.account_stream, feed.as_ref())?;
+    let opened = if standby::opens_late(arguments) { None } else { Some(open_feed(&arguments.feed, &stop)?) };
+    if let Some(feed) = &opened {
+        Route::check(&arguments.stream, &arguments.account_stream, feed.as_ref())?;
+    }
     if let Some(slow) = arguments.slow_at {
         failpoint::slow_down(slow.point, slow.delay);
     }
@@ -64,7 +70,16 @@ pub fn run(arguments: &PublishArguments) -> anyhow::Result<Outcome> {
         retention: arguments.retention.settings(),
         ..PublisherSettings::default()
     };
-    let mut route = Route::open(&bus, &settings, &arguments.account_stream, feed.as_ref()).map_err(name_flag)?;
+    let (mut feed, mut route, takeover) = match opened {
+        Some(feed) if !arguments.standby.standby => {
+            let route = Route::open(&bus, &settings, &arguments.account_stream, feed.as_ref()).map_err(name_flag)?;
+            (feed, route, None)
+        }
+        opened => match standby::stand_by(&bus, &settings, (arguments, &stop), opened)? {
+            Some(standby::TakenOver { feed, route, takeover }) => (feed, route, Some(takeover)),
+            None => return Ok(Outcome::Done),
+        },
+    };
     let recovered = route.main.recovered().clone();
     if let Some(core) = arguments.core {
         // After the publisher's threads were started: they stay free to run elsewhere.
@@ -72,6 +87,7 @@ pub fn run(arguments: &PublishArguments) -> anyhow::Result<Outcome> {
     }
     let first_sequence = route.main.seq_published() + 1;
     route.bind(feed.as_mut())?;
+    let resumed = takeover.map(|it| it.resume(feed.as_mut(), &mut route)).transpose()?;
     let started = Instant::now();
     let outcome = Run::new(arguments, &stop).publish_all(feed.as_mut(), &mut route);
     let seconds = started.elapsed().as_secs_f64();
@@ -97,7 +113,7 @@ pub fn run(arguments: &PublishArguments) -> anyhow::Result<Outcome> {
                 "skipped": met.skipped, "superseded": met.superseded, "unjoined": met.unjoined, "checksums": met.checksums,
                 "gaps": met.gaps, "disconnects": met.disconnects,
             },
-            "live": feed.live().as_ref().map(live_json),
+            "live": feed.live().as_ref().map(live_json), "takeover": resumed,
         }),
         arguments.output,
     )?;

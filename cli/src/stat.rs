@@ -1,13 +1,15 @@
 //! `tapewire stat`: how every stream, its store, publisher and subscribers are, from shared memory and manifests; nobody is asked, and nobody
 //! waits.
 
+mod health;
+
 use crate::{Outcome, args::StatArguments, console, cursor::standing_json, signals::StopFlag};
 use serde_json::{Value, json};
 use std::time::{Duration, Instant};
 use tapewire_stdx::{clock::Clock, wait::Wait};
 use tapewire_storage::{
-    Bus, CellReport, ConsumerLife, ConsumerReport, ConsumerState, Lag, PublisherState, StorageError, StoreLevel, StoreStatus, Stream,
-    SubscriberState, list_cells, list_streams, store_status, stream_files, stream_state,
+    Bus, CellReport, ConsumerLife, ConsumerReport, ConsumerState, HealthBoard, Lag, PublisherState, StorageError, StoreLevel, StoreStatus,
+    Stream, SubscriberState, list_cells, list_streams, store_status, stream_files, stream_state,
 };
 
 /// Sleeps are this long at most, so that a signal is heard.
@@ -16,8 +18,9 @@ const SLEEP_MAX: Duration = Duration::from_millis(20);
 pub fn run(arguments: &StatArguments) -> anyhow::Result<Outcome> {
     let stop = StopFlag::install()?;
     let bus = Bus::open(&arguments.bus)?;
+    let mut board = HealthBoard::default();
     loop {
-        let (shown, outcome) = look(&bus, arguments)?;
+        let (shown, outcome) = look(&bus, arguments, &mut board)?;
         console::report(&shown, arguments.output)?;
         let Some(interval) = arguments.every_ms.map(Duration::from_millis) else { return Ok(outcome) };
         let next = Instant::now() + interval;
@@ -31,7 +34,7 @@ pub fn run(arguments: &StatArguments) -> anyhow::Result<Outcome> {
 }
 
 /// What there is to see, and whether something is wrong with it.
-fn look(bus: &Bus, arguments: &StatArguments) -> anyhow::Result<(Value, Outcome)> {
+fn look(bus: &Bus, arguments: &StatArguments, board: &mut HealthBoard) -> anyhow::Result<(Value, Outcome)> {
     let mut streams = list_streams(bus)?;
     if let Some(wanted) = &arguments.stream {
         streams.retain(|stream| stream.name() == wanted);
@@ -47,6 +50,7 @@ fn look(bus: &Bus, arguments: &StatArguments) -> anyhow::Result<(Value, Outcome)
             Err(error) => faults.push(error),
         }
     }
+    board.keep(&cells);
     let mut shown = Vec::new();
     for stream in &streams {
         match stream_json(stream, &cells, now_ns) {
@@ -57,6 +61,7 @@ fn look(bus: &Bus, arguments: &StatArguments) -> anyhow::Result<(Value, Outcome)
                     None
                 });
                 value["store"] = json!(store.map(|it| store_json(&it, now_ns)));
+                value["health"] = health::health_json(board, stream.name(), &cells, now_ns);
                 shown.push(value);
             }
             Err(error) => faults.push(error),

@@ -1,5 +1,6 @@
 //! Errors of this crate.
 
+use tapewire_stdx::process::ProcessError;
 use tapewire_storage::StorageError;
 use tapewire_transport::TransportError;
 
@@ -34,6 +35,9 @@ pub enum PublishError {
     /// Shared memory.
     #[error(transparent)]
     Transport(#[from] TransportError),
+    /// A process that is watched.
+    #[error(transparent)]
+    Process(#[from] ProcessError),
     /// The hot path refused.
     #[error(transparent)]
     Refused(#[from] Refused),

@@ -34,9 +34,10 @@ mod opener;
 mod publisher;
 mod sequencer;
 mod settings;
+pub mod standby;
 
 pub use error::{PublishError, Refused};
 pub use publisher::Publisher;
 pub use sequencer::SequencerCounters;
-pub use settings::{Durability, DurabilityMode, PublisherSettings, WhenFull};
+pub use settings::{Beginning, Durability, DurabilityMode, PublisherSettings, WhenFull};
 pub use tapewire_storage::Audience;

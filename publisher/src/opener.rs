@@ -16,7 +16,7 @@ use std::{
     time::{Duration, Instant},
 };
 use tapewire_stdx::{clock::Clock, wait::Wait};
-use tapewire_storage::{Bus, Cell, JournalOpener, JournalPage, PublisherNumbers, WalStatus};
+use tapewire_storage::{Bus, Cell, JournalOpener, JournalPage, PublisherNumbers, PublisherPulse, WalStatus};
 use tapewire_transport::{PageSender, TransportConfig, TransportError, TransportPage};
 
 /// Somebody who was woken so shortly ago will sleep again: until then the next look comes as soon as the interval of waking allows.
@@ -157,16 +157,12 @@ impl Drop for Opener {
 fn run(parts: OpenerParts, shared: Arc<OpenerShared>, started: &SyncSender<Result<(), PublishError>>) {
     let _end = EndMark(Arc::clone(&shared));
     let mut worker = match PageSender::create(&parts.config, parts.epoch) {
-        Ok(sender) => Worker {
-            sender,
-            parts,
-            waiting: None,
-            next_page: 0,
-            woken: 0,
-            rate: Rate { since: Instant::now(), sequence: 0, per_s: 0 },
-            clock: Clock::new(),
-            shared,
-        },
+        Ok(sender) => {
+            let (clock, pulse) = (Clock::new(), parts.cell.as_ref().map(PublisherPulse::new));
+            let rate = Rate { since: Instant::now(), sequence: 0, per_s: 0 };
+            let alone_ns = clock.now_ns();
+            Worker { sender, parts, waiting: None, next_page: 0, woken: 0, rate, pulse, moved: (0, 0), alone_ns, clock, shared }
+        }
         Err(error) => {
             // The one who starts us waits for exactly this.
             started.send(Err(error.into())).unwrap_or_else(|_| tracing::error!("nobody waits for the opener"));
@@ -197,7 +193,7 @@ pub(crate) struct OpenerParts {
     pub(crate) wake_interval: Duration,
     pub(crate) bus: Bus,
     /// Where everyone can see how the publisher is.
-    pub(crate) cell: Option<Cell>,
+    pub(crate) cell: Option<Arc<Cell>>,
 }
 
 struct Worker {
@@ -209,6 +205,11 @@ struct Worker {
     /// Sleeping readers woken so far.
     woken: u64,
     rate: Rate,
+    pulse: Option<PublisherPulse>,
+    /// Beats of the thread that publishes when they were last seen to change, and the time of that.
+    moved: (u64, u64),
+    /// Since when there is no subscriber; 0 where there is one.
+    alone_ns: u64,
     clock: Clock,
     shared: Arc<OpenerShared>,
 }
@@ -282,10 +283,20 @@ impl Worker {
         let journal = self.parts.journal.as_ref().map(|(journal, _)| journal);
         let (seq_published, seq_durable) = journal.map_or((0, 0), JournalOpener::positions);
         let (journal_pages_used, journal_pages) = journal.map_or((0, 0), JournalOpener::used_pages);
+        let now_ns = self.clock.now_ns();
+        let beats = self.pulse.as_ref().map_or(0, |pulse| pulse.read().beats);
+        if beats != self.moved.0 {
+            self.moved = (beats, now_ns);
+        }
+        self.alone_ns = match self.shared.subscriber_count() {
+            0 if self.alone_ns == 0 => now_ns,
+            0 => self.alone_ns,
+            _ => 0,
+        };
         // SYNC: numbers for display; they order nothing.
         let number = |cell: &AtomicU64| cell.load(Ordering::Relaxed);
         cell.tell_publisher(&PublisherNumbers {
-            updated_ns: self.clock.now_ns(),
+            updated_ns: now_ns,
             seq_published,
             seq_durable,
             pages: number(&self.shared.pages),
@@ -297,6 +308,8 @@ impl Worker {
             records_per_s: self.rate.at(now, seq_published),
             journal_pages,
             journal_pages_used,
+            moved_ns: self.moved.1,
+            alone_ns: self.alone_ns,
         });
     }
 

@@ -5,21 +5,27 @@ use crate::{
     feed::{Feed, InstrumentBinding},
     opener::{Opener, OpenerParts},
     sequencer::{Sequencer, SequencerCounters, SequencerParts},
-    settings::{Durability, DurabilityMode, PublisherSettings},
+    settings::{Beginning, Durability, DurabilityMode, PublisherSettings},
 };
-use std::time::{Duration, Instant};
+use std::{
+    sync::Arc,
+    time::{Duration, Instant},
+};
 use tapewire_schemas::{Control, ControlCode, Event, Payload, Scale, Stamp};
 use tapewire_stdx::{
     clock::{Clock, ticks_per_ns},
     wait::Wait,
 };
 use tapewire_storage::{
-    AccountDefinition, AckWatch, Bus, Cell, CellRole, Definition, RetentionCounters, RetentionWorker, StreamWriter, Tail, WalStatus,
+    AccountDefinition, AckWatch, Bus, Cell, CellRole, Definition, PublisherPhase, PublisherPulse, RetentionCounters, RetentionWorker,
+    StorageError, StreamWriter, Tail, VENUES_MAX, WalStatus,
 };
 use tapewire_transport::TransportConfig;
 
 /// Least and most of the interval in which readers are woken.
 const WAKE_INTERVAL_US: (u64, u64) = (10, 100_000);
+/// The longest wait for the disk without a beat.
+const BEAT_INTERVAL: Duration = Duration::from_millis(20);
 
 /// Between two looks at what consumers acknowledge.
 const ACK_WAIT: Wait = Wait::Sleep(Duration::from_micros(50));
@@ -48,6 +54,10 @@ pub struct Publisher {
     heartbeat_interval: Option<Duration>,
     /// The last sequence when the stream was tended last, and since when it has been that.
     quiet: (u64, Instant),
+    /// `None` where nobody can look.
+    pulse: Option<PublisherPulse>,
+    /// Of each venue the last sequence, and the one that was told.
+    venues: [(u64, u64); VENUES_MAX],
 }
 
 impl Publisher {
@@ -72,7 +82,8 @@ impl Publisher {
         };
         let status = writer.status();
         let cell = Cell::create(writer.stream(), CellRole::Publisher { epoch: writer.epoch() });
-        let cell = cell.inspect_err(|error| tracing::warn!(%error, "nobody will see how this publisher is")).ok();
+        let cell = cell.inspect_err(|error| tracing::warn!(%error, "nobody will see how this publisher is")).ok().map(Arc::new);
+        let pulse = cell.as_ref().map(PublisherPulse::new);
         let (epoch, bus) = (writer.epoch(), bus.clone());
         let journal = writer.opener().zip(status.clone());
         let opener = Opener::start(OpenerParts { config, epoch, journal, wake_interval, bus, cell })?;
@@ -81,7 +92,8 @@ impl Publisher {
             first_sequence: writer.tail().last_sequence + 1,
             progress: writer.progress(),
             status: status.clone(),
-            opener: std::sync::Arc::clone(&opener.shared),
+            pulse: pulse.clone(),
+            opener: Arc::clone(&opener.shared),
             when_full: settings.when_full,
             page_wait_ticks_max: (settings.page_wait_ns_max as f64 * ticks_per_ns) as u64,
         })?;
@@ -106,15 +118,18 @@ impl Publisher {
             durable_wait_max: Duration::from_nanos(settings.durable_wait_ns_max),
             heartbeat_interval: Some(Duration::from_millis(settings.heartbeat_ms)).filter(|interval| !interval.is_zero()),
             quiet: (0, Instant::now()),
+            pulse,
+            venues: [(0, 0); VENUES_MAX],
             writer,
         };
-        publisher.begin_epoch()?;
+        publisher.begin_epoch(settings.beginning)?;
         Ok(publisher)
     }
 
-    fn begin_epoch(&mut self) -> Result<(), PublishError> {
+    fn begin_epoch(&mut self, beginning: Beginning) -> Result<(), PublishError> {
+        let takes_over = u64::from(beginning == Beginning::TakeOver);
         let tail = self.writer.tail().clone();
-        self.control(Control::new(ControlCode::EpochStart, tail.epoch, tail.last_sequence, 0))?;
+        self.control(Control::new(ControlCode::EpochStart, tail.epoch, tail.last_sequence, takes_over))?;
         if let Some(group) = tail.cut_group {
             self.control(Control::new(ControlCode::GroupCut, group.epoch, group.first_sequence, group.last_sequence))?;
         }
@@ -189,13 +204,24 @@ impl Publisher {
         self.control(Control::new(ControlCode::Heartbeat, self.writer.epoch(), 0, 0))
     }
 
+    /// Says where the feed of the publisher that was taken over goes on: `events` of it came before. 0 says that it begins anew, and that what
+    /// lies between is not in the stream. Once, before the first event of the feed.
+    ///
+    /// # Errors
+    /// As [`Self::publish`].
+    pub fn resume_feed(&mut self, events: u64) -> Result<u64, Refused> {
+        self.control(Control::new(ControlCode::FeedResumed, self.writer.tail().epoch, events, 0))
+    }
+
     /// Publishes what is due beside events: a heartbeat where nothing else was published for `heartbeat_ms`, a checkpoint record where the
     /// store has come further. For the loop that publishes: now and then, and whenever it waits. It reads the clock, and publishes seldom.
+    /// From the first call on a standby expects it every 50 ms, or events; see [`crate::standby`].
     ///
     /// # Errors
     /// As [`Self::publish`]; what was refused is due again at the next call. [`Refused::Closed`] also where the WAL has failed and nothing
     /// was due.
     pub fn tend(&mut self) -> Result<(), Refused> {
+        self.tell_pulse();
         if self.status.as_ref().is_some_and(|status| status.check().is_err()) {
             // Where nothing is published nobody else would notice.
             return Err(Refused::Closed);
@@ -208,6 +234,20 @@ impl Publisher {
             self.quiet = (self.heartbeat()?, now);
         }
         Ok(())
+    }
+
+    /// Tells everyone that this thread lives, and which venues do.
+    fn tell_pulse(&mut self) {
+        let Some(pulse) = &self.pulse else { return };
+        pulse.enter(PublisherPhase::Running);
+        pulse.beat();
+        let mut now_ns = None;
+        for (venue_id, (last, told)) in (1..).zip(&mut self.venues) {
+            if last != told {
+                pulse.venue(venue_id, *now_ns.get_or_insert_with(|| self.clock.now_ns()));
+                *told = *last;
+            }
+        }
     }
 
     /// Defines every instrument of a feed, and tells the feed what they are called here. Call it before the feed's first event.
@@ -268,7 +308,13 @@ impl Publisher {
             let first_bytes = event.records().next().map_or(0, |first| first.length_bytes());
             self.begin_segment(first_bytes)?;
         }
-        self.sequencer.publish(event)
+        let sequence = self.sequencer.publish(event)?;
+        if !matches!(event.payload, Payload::Control(_))
+            && let Some((last, _)) = self.venues.get_mut(usize::from(event.stamp.venue_id).wrapping_sub(1))
+        {
+            *last = sequence;
+        }
+        Ok(sequence)
     }
 
     /// Waits for what is published, as the mode says.
@@ -278,9 +324,21 @@ impl Publisher {
         if self.mode == DurabilityMode::Sync {
             status.flush();
         }
-        match status.wait_durable(self.seq_published(), self.durable_wait_max) {
+        match self.wait_beating(status, self.seq_published(), self.durable_wait_max) {
             Ok(true) => Ok(()),
             Ok(false) | Err(_) => Err(Refused::NotDurable),
+        }
+    }
+
+    /// Waits for the disk, and says meanwhile that this thread lives: who took over would wait for the same disk.
+    fn wait_beating(&self, status: &WalStatus, sequence: u64, timeout: Duration) -> Result<bool, StorageError> {
+        let from = Instant::now();
+        loop {
+            self.sequencer.beat();
+            let rest = timeout.saturating_sub(from.elapsed());
+            if status.wait_durable(sequence, rest.min(BEAT_INTERVAL))? || rest <= BEAT_INTERVAL {
+                return Ok(status.seq_durable() >= sequence);
+            }
         }
     }
 
@@ -292,7 +350,7 @@ impl Publisher {
     pub fn wait_durable(&self, sequence: u64, timeout: Duration) -> Result<bool, PublishError> {
         let Some(status) = &self.status else { return Ok(false) };
         status.flush();
-        Ok(status.wait_durable(sequence, timeout)?)
+        Ok(self.wait_beating(status, sequence, timeout)?)
     }
 
     /// Watches what named consumers acknowledge; they need not be there yet.
@@ -310,7 +368,16 @@ impl Publisher {
     /// [`PublishError::Storage`], with `Unacknowledged` where `timeout` has passed before: it names who is missing, dead, stopped or behind, and by
     /// how much.
     pub fn wait_acked(&self, names: &[&str], sequence: u64, timeout: Duration) -> Result<(), PublishError> {
-        Ok(self.ack_watch(names)?.wait(sequence, ACK_WAIT, timeout)?)
+        let (mut watch, from) = (self.ack_watch(names)?, Instant::now());
+        loop {
+            // Consumers are slow, or gone: that is no reason to be taken over.
+            self.sequencer.beat();
+            let rest = timeout.saturating_sub(from.elapsed());
+            match watch.wait(sequence, ACK_WAIT, rest.min(BEAT_INTERVAL)) {
+                Err(StorageError::Unacknowledged { .. }) if rest > BEAT_INTERVAL => {}
+                other => return Ok(other?),
+            }
+        }
     }
 
     /// In the last page before a segment: where the event, with a first record of `first_bytes`, would open the segment,
@@ -390,6 +457,9 @@ impl Publisher {
     /// # Errors
     /// What was in the way; the next writer recovers then.
     pub fn close(mut self) -> Result<u64, PublishError> {
+        if let Some(pulse) = &self.pulse {
+            pulse.enter(PublisherPhase::Ending);
+        }
         let sequence = self.sequencer.next_sequence();
         if let Err(refused) = self.control(Control::new(ControlCode::EpochEnd, self.writer.epoch(), sequence, 0)) {
             // Why the stream takes no end record is what the caller must know.

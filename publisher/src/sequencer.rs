@@ -14,10 +14,12 @@ use tapewire_stdx::{
     clock::ticks,
     failpoint::{FailPoint, pass},
 };
-use tapewire_storage::{JournalProgress, WalStatus};
+use tapewire_storage::{JournalProgress, PublisherPulse, WalStatus};
 
 /// Records up to this long are made twice from registers: reading back what was just stored would wait for the store.
 const TWICE_BYTES_MAX: usize = 64;
+/// Looks for a page between two beats of a sequencer that waits for one.
+const BEAT_LOOKS: u32 = 1024;
 
 /// Numbers that a caller may show.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -42,6 +44,8 @@ pub(crate) struct Sequencer {
     next_sequence: u64,
     progress: Option<JournalProgress>,
     status: Option<WalStatus>,
+    /// `None` where nobody can look.
+    pulse: Option<PublisherPulse>,
     opener: Arc<OpenerShared>,
     /// Pages of the group that is being written, with room for as many as can be ready: taken before its first record, so that nothing
     /// that ends meanwhile cuts it.
@@ -56,6 +60,7 @@ pub(crate) struct SequencerParts {
     pub(crate) first_sequence: u64,
     pub(crate) progress: Option<JournalProgress>,
     pub(crate) status: Option<WalStatus>,
+    pub(crate) pulse: Option<PublisherPulse>,
     pub(crate) opener: Arc<OpenerShared>,
     pub(crate) page_wait_ticks_max: u64,
     pub(crate) when_full: WhenFull,
@@ -72,6 +77,7 @@ impl Sequencer {
             next_sequence: parts.first_sequence,
             progress: parts.progress,
             status: parts.status,
+            pulse: parts.pulse,
             reserved: VecDeque::with_capacity(parts.opener.ready.capacity()),
             opener: parts.opener,
             page_wait_ticks_max: parts.page_wait_ticks_max,
@@ -86,6 +92,7 @@ impl Sequencer {
         if self.status.as_ref().is_some_and(WalStatus::is_failed) {
             return Err(Refused::Closed);
         }
+        self.beat();
         let first_sequence = self.next_sequence;
         let mut drafts = event.records();
         if let Some(first) = drafts.next() {
@@ -96,6 +103,14 @@ impl Sequencer {
             }
         }
         Ok(first_sequence)
+    }
+
+    /// Tells whoever looks that this thread lives: a standby ends a publisher whose thread does not.
+    #[inline]
+    pub(crate) fn beat(&self) {
+        if let Some(pulse) = &self.pulse {
+            pulse.beat();
+        }
     }
 
     /// A group is begun only with the pages for all of it: neither a full journal nor the end of the opener cuts it.
@@ -213,8 +228,13 @@ impl Sequencer {
         }
         self.counters.stalls += 1;
         self.opener.tell(&self.counters);
-        let from = ticks();
+        let (from, mut looks) = (ticks(), 0u32);
         while self.opener.ready.len() < count {
+            looks = looks.wrapping_add(1);
+            if looks.is_multiple_of(BEAT_LOOKS) {
+                // Slow is the disk, or the opener: nobody who takes over would be faster.
+                self.beat();
+            }
             if self.opener.is_ended() || self.status.as_ref().is_some_and(WalStatus::is_failed) {
                 return Err(Refused::Closed);
             }
@@ -287,6 +307,7 @@ mod tests {
             first_sequence: 1,
             progress: None,
             status: None,
+            pulse: None,
             opener: Arc::clone(&opener.shared),
             page_wait_ticks_max: u64::MAX,
             when_full: WhenFull::Stall,

@@ -34,11 +34,23 @@ pub enum WhenFull {
     Fail,
 }
 
+/// What a publisher is for a stream that had one before.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Beginning {
+    /// Another one: its feed has nothing to do with what was published before.
+    #[default]
+    Anew,
+    /// The one that goes on where another did not end in good order; [`crate::Publisher::resume_feed`] says where its feed goes on.
+    TakeOver,
+}
+
 /// How a stream is published.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct PublisherSettings {
     /// Name of the stream.
     pub stream_name: String,
+    /// What it is for a stream that had a publisher before.
+    pub beginning: Beginning,
     /// Who may read its files and journal, and so subscribe through the journal.
     pub audience: Audience,
     /// Group that they are given to; the process's own, or the directory's, unless said.
@@ -72,6 +84,7 @@ impl Default for PublisherSettings {
         let transport = TransportConfig::new(0, "market", 0);
         Self {
             stream_name: "market".into(),
+            beginning: Beginning::default(),
             audience: Audience::default(),
             group_id: None,
             durability: Durability::Logged(WalSettings::default()),

@@ -1,10 +1,11 @@
-//! Fail points: named places, none of them on the path of a single event, where a test ends the process with SIGKILL or makes it slow.
+//! Fail points: named places, none of them on the path of a single event, where a test ends the process with SIGKILL, makes it slow, or has a
+//! thread stand still for good.
 //!
 //! They are in every build, so that the tests kill the very binary that runs; one that is not armed costs two relaxed loads.
 
 use crate::wait::Wait;
 use std::{
-    sync::atomic::{AtomicU32, AtomicU64, Ordering},
+    sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering},
     time::Duration,
 };
 
@@ -82,6 +83,7 @@ impl FailPoint {
 
 static ARMED: AtomicU32 = AtomicU32::new(0);
 static REMAINING: AtomicU64 = AtomicU64::new(0);
+static HANGS: AtomicBool = AtomicBool::new(false);
 static SLOWED: AtomicU32 = AtomicU32::new(0);
 static DELAY_NS: AtomicU64 = AtomicU64::new(0);
 
@@ -89,6 +91,13 @@ static DELAY_NS: AtomicU64 = AtomicU64::new(0);
 pub fn arm(point: FailPoint, nth: u64) {
     REMAINING.store(nth.max(1), Ordering::Relaxed);
     ARMED.store(point as u32, Ordering::Release);
+}
+
+/// From now on the thread that passes `point` for the `nth` time (from 1) stands still for good, and the rest of the process goes on.
+pub fn hang(point: FailPoint, nth: u64) {
+    // SYNC: made visible by the release store in `arm`.
+    HANGS.store(true, Ordering::Relaxed);
+    arm(point, nth);
 }
 
 /// From now on every passage of `point` takes that much longer: [`FailPoint::SealWritten`] makes a slow disk.
@@ -116,8 +125,11 @@ fn dawdle() {
 #[cold]
 fn count_down() {
     if REMAINING.fetch_sub(1, Ordering::AcqRel) == 1 {
-        // A SIGKILL to oneself is delivered before the call returns.
-        while rustix::process::kill_process(rustix::process::getpid(), rustix::process::Signal::KILL).is_err() {}
+        // SYNC: stored before the point was armed.
+        if !HANGS.load(Ordering::Relaxed) {
+            // A SIGKILL to oneself is delivered before the call returns.
+            while rustix::process::kill_process(rustix::process::getpid(), rustix::process::Signal::KILL).is_err() {}
+        }
         loop {
             std::thread::park();
         }

@@ -8,6 +8,8 @@
 //!    128  48 numbers u64, by role: [`PublisherNumbers`], [`SubscriberNumbers`]
 //! ```
 //!
+//! Of a publisher's numbers the last 16 are its pulse ([`Pulse`]), which the thread that publishes stores by itself.
+//!
 //! A cell has one writer: the process that made it, which holds the file's lock as long as it lives. So a cell whose lock can be had is
 //! of a process that died; whoever makes a cell, or opens a stream for writing, removes those. Numbers are plain relaxed stores, each
 //! for itself: two of them need not be of the same moment.
@@ -17,7 +19,11 @@ use crate::{
     disk::{Access, Disk, DiskFile},
     error::{Result, StorageError},
 };
+mod pulse;
+
 use memmap2::MmapRaw;
+use pulse::PULSE_INDEX;
+pub use pulse::{CellWatch, PublisherPhase, PublisherPulse, Pulse, VENUES_MAX, VenueTime};
 use std::{
     path::{Path, PathBuf},
     sync::{
@@ -94,6 +100,10 @@ pub struct PublisherNumbers {
     pub journal_pages: u64,
     /// Those that hold what is not durable yet, and those opened ahead: when all do, publishing waits for the disk.
     pub journal_pages_used: u64,
+    /// When the thread that publishes was last seen to move, nanoseconds since the UNIX epoch; 0 where nobody looked.
+    pub moved_ns: u64,
+    /// Since when no subscriber has been attached over shared memory, nanoseconds since the UNIX epoch; 0 where one is.
+    pub alone_ns: u64,
 }
 
 /// Numbers of a subscriber, in the order of the file.
@@ -136,9 +146,11 @@ pub struct SubscriberNumbers {
     pub page_index: u64,
     /// Pages that shared memory keeps for it behind the newest before it is lapped.
     pub pages_max: u64,
+    /// Since when it has a port in shared memory, nanoseconds since the UNIX epoch; 0 where it has none.
+    pub attached_ns: u64,
 }
 
-const _: () = assert!(size_of::<PublisherNumbers>() <= NUMBER_COUNT * 8 && size_of::<SubscriberNumbers>() <= NUMBER_COUNT * 8);
+const _: () = assert!(size_of::<PublisherNumbers>() <= PULSE_INDEX * 8 && size_of::<SubscriberNumbers>() <= NUMBER_COUNT * 8);
 
 /// What a cell says, by role.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -156,6 +168,8 @@ pub struct CellReport {
     pub identity: CellIdentity,
     /// What it says.
     pub numbers: CellNumbers,
+    /// The pulse of a publisher's thread; all zero for subscribers.
+    pub pulse: Pulse,
     /// Whether its owner lives. Somebody who looks at or clears away a dead one's cell at the same moment makes it seem alive.
     pub is_alive: bool,
 }
@@ -339,7 +353,11 @@ fn read_cell(bus: &Bus, path: &Path) -> Result<Option<CellReport>> {
         CellRole::Subscriber { .. } => CellNumbers::Subscriber(leading(&words)),
     };
     let is_alive = !file.try_lock().map_err(StorageError::io("lock", path))?;
-    Ok(Some(CellReport { identity, numbers, is_alive }))
+    let pulse = match identity.role {
+        CellRole::Publisher { .. } => Pulse::read(&map),
+        CellRole::Subscriber { .. } => Pulse::default(),
+    };
+    Ok(Some(CellReport { identity, numbers, pulse, is_alive }))
 }
 
 /// The first numbers, as a struct.

@@ -157,6 +157,8 @@ pub trait DiskFile: Debug + Send + Sync {
     fn set_len(&self, length: u64) -> io::Result<()>;
     /// Makes data and length durable.
     fn sync_data(&self) -> io::Result<()>;
+    /// Reads from here on are few and far between: nothing is read ahead of them. An advice; nothing depends on it.
+    fn advise_random(&self) {}
     /// Takes the exclusive lock of the file for as long as it is open; `false` when another process has it.
     fn try_lock(&self) -> io::Result<bool>;
     /// Maps the first `length` bytes, shared. Reading beyond the end of the file would kill the process: the caller knows the length.
@@ -300,6 +302,12 @@ impl DiskFile for RealFile {
 
     fn allocate(&self, length: u64) -> io::Result<()> {
         Ok(rustix::fs::fallocate(&self.file, FallocateFlags::empty(), 0, length)?)
+    }
+
+    fn advise_random(&self) {
+        if let Err(error) = rustix::fs::fadvise(&self.file, 0, None, rustix::fs::Advice::Random) {
+            tracing::debug!(%error, "the system takes no advice");
+        }
     }
 
     fn set_len(&self, length: u64) -> io::Result<()> {

@@ -61,6 +61,7 @@ mod durable_watch;
 mod error;
 mod event_id;
 mod filter;
+mod health;
 mod inspect;
 mod journal;
 mod level0;
@@ -81,12 +82,14 @@ mod tree;
 mod verify;
 mod wal;
 mod writer;
+mod writer_lock;
 mod zstandard;
 
 pub use ack::{AckSettings, AckWatch, Acknowledger, ConsumerLife, ConsumerReport, Laggard, LaggardState, list_consumers};
 pub use bus::{Bus, EpochState, Stream, check_stream_name};
 pub use cell::{
-    CELL_BYTES, Cell, CellIdentity, CellNumbers, CellReport, CellRole, PublisherNumbers, SubscriberNumbers, list_cells, sweep_cells,
+    CELL_BYTES, Cell, CellIdentity, CellNumbers, CellReport, CellRole, CellWatch, PublisherNumbers, PublisherPhase, PublisherPulse, Pulse,
+    SubscriberNumbers, VENUES_MAX, VenueTime, list_cells, sweep_cells,
 };
 pub use columns::{ColumnBatch, Field};
 pub use cursor::{Cursor, CursorPosition, CursorState};
@@ -95,6 +98,7 @@ pub use durable_watch::DurableWatch;
 pub use error::StorageError;
 pub use event_id::EventId;
 pub use filter::{BITS_PER_KEY, BITS_PER_KEY_MAX, Filter, FilterBuilder, FilterCheck};
+pub use health::{Alarm, AlarmSettings, Health, HealthBoard, HealthGauge, HealthSettings, alarms, silent_ns};
 pub use inspect::{
     DiskProbe, Fault, JournalInspection, JournalOverlap, LevelsInspection, ManifestInspection, Overlap, PageInspection, PageState,
     PartInspection, SealInspection, SegmentInspection, SlotInspection, StreamFiles, inspect_footer, inspect_journal, inspect_levels,
@@ -127,3 +131,4 @@ pub use tree::{
 pub use verify::{VerifiedPage, VerifyReport, verify_pages, verify_stream};
 pub use wal::{CutGroup, Tail};
 pub use writer::{StreamWriter, WalSettings, WalStatus, recover_stream};
+pub use writer_lock::{WriterHolder, writer_holder};

@@ -6,7 +6,7 @@ use crate::{
     error::{Result, StorageError},
     journal::{JournalMap, JournalState},
     small_file,
-    writer::wait_for_lock,
+    writer_lock::wait_for_lock,
 };
 
 const FILE_NAME: &str = "stored";

@@ -2,28 +2,16 @@
 
 use crate::{
     bus::{Bus, EpochState, Stream},
-    disk::{Access, Audience, DiskFile},
     error::{Result, StorageError},
     journal::{JournalOpener, JournalProgress, JournalShared},
     registry::{Registry, RegistryWriter},
     retention::make_directory as make_pin_directory,
     stored::seq_stored,
     wal::{CutGroup, Journaler, JournalerControl, SpareAllocator, Tail, recover},
+    writer_lock::WriterLock,
 };
-use rustix::{
-    io::Errno,
-    process::{Pid, test_kill_process},
-};
-use std::{
-    path::Path,
-    sync::Arc,
-    thread::JoinHandle,
-    time::{Duration, Instant},
-};
-use tapewire_stdx::{
-    failpoint::{FailPoint, pass},
-    wait::Wait,
-};
+use std::{sync::Arc, thread::JoinHandle, time::Duration};
+use tapewire_stdx::failpoint::{FailPoint, pass};
 
 /// Sizes and times of journal and WAL.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -58,66 +46,6 @@ impl WalSettings {
             _ => Ok(()),
         }
     }
-}
-
-/// How long is waited for a lock, and how often it is looked at.
-const LOCK_WAIT_MAX: Duration = Duration::from_millis(500);
-const LOCK_LOOK_INTERVAL: Duration = Duration::from_millis(5);
-
-/// The lock of a stream's one writer; the system gives it back when the process ends, however it ends. Its file is its owner's alone:
-/// whoever may read a file may lock it, and readers must not keep writers out.
-#[derive(Debug)]
-pub(crate) struct WriterLock {
-    #[allow(dead_code, reason = "the lock lasts as long as the file is open")]
-    file: Box<dyn DiskFile>,
-}
-
-impl WriterLock {
-    pub(crate) fn take(stream: &Stream) -> Result<Self> {
-        stream.check_name()?;
-        let disk = stream.disk();
-        if disk.list(stream.directory()).is_err_and(|error| error.kind() == std::io::ErrorKind::NotFound) {
-            stream.open_to(Audience::Group, None)?;
-        }
-        let bus_directory = stream.bus().directory();
-        disk.sync_dir(bus_directory).map_err(StorageError::io("sync the directory", bus_directory))?;
-        let path = stream.path("writer.lock");
-        // Opened without emptying it: the pid of the writer that has it must stay readable.
-        let file = match disk.open(&path, Access::Write) {
-            Err(error) if error.kind() == std::io::ErrorKind::NotFound => disk.open(&path, Access::CreatePrivate),
-            other => other,
-        }
-        .map_err(StorageError::io("open", &path))?;
-        if !wait_for_lock(file.as_ref(), &path)? {
-            let mut text = [0; 10];
-            let pid = file.read_exact_at(&mut text, 0).ok().and_then(|()| std::str::from_utf8(&text).ok()?.trim().parse().ok());
-            return Err(match pid.unwrap_or(0) {
-                pid if is_alive(pid) => StorageError::WriterActive { path: stream.directory().to_owned(), pid },
-                pid => StorageError::LockHeld { path, pid },
-            });
-        }
-        file.write_all_at(format!("{:<10}", std::process::id()).as_bytes(), 0).map_err(StorageError::io("write", &path))?;
-        Ok(Self { file })
-    }
-}
-
-/// Takes a lock; `false` where somebody keeps it. Who was killed a moment ago has it until the system has cleared it away, and who looks whether
-/// anybody has it, for an instant.
-pub(crate) fn wait_for_lock(file: &dyn DiskFile, path: &Path) -> Result<bool> {
-    let from = Instant::now();
-    while !file.try_lock().map_err(StorageError::io("lock", path))? {
-        if from.elapsed() >= LOCK_WAIT_MAX {
-            return Ok(false);
-        }
-        Wait::Sleep(LOCK_LOOK_INTERVAL).once();
-    }
-    Ok(true)
-}
-
-/// Whether there is such a process, as far as this one may see.
-fn is_alive(pid: u32) -> bool {
-    let pid = i32::try_from(pid).ok().and_then(Pid::from_raw);
-    pid.is_some_and(|pid| test_kill_process(pid) != Err(Errno::SRCH))
 }
 
 /// A stream open for writing.

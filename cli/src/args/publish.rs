@@ -6,6 +6,7 @@ use std::{path::PathBuf, str::FromStr};
 use tapewire_publisher::{
     Audience, DurabilityMode, WhenFull,
     feed::{CaptureFormat, Pace, Suspicious},
+    standby::{StandbySettings, WhenEnded},
 };
 
 #[derive(Debug, Args)]
@@ -92,6 +93,8 @@ pub struct PublishArguments {
     #[arg(long, default_value_t = 1000, value_name = "MS")]
     pub heartbeat_ms: u64,
     #[command(flatten)]
+    pub standby: StandbyArguments,
+    #[command(flatten)]
     pub retention: RetentionArguments,
     /// Print a JSON line of progress on stdout so often.
     #[arg(long, value_name = "MS")]
@@ -105,9 +108,44 @@ pub struct PublishArguments {
     /// Die by SIGKILL at a fail point, NAME or NAME:NTH (for tests).
     #[arg(long, hide = true)]
     pub kill_at: Option<KillAt>,
+    /// Have the thread that passes a fail point stand still there for good, NAME or NAME:NTH (for tests).
+    #[arg(long, hide = true, conflicts_with = "kill_at")]
+    pub hang_at: Option<KillAt>,
     /// Take so many microseconds more at every passage of a fail point, NAME:US (for tests).
     #[arg(long, hide = true)]
     pub slow_at: Option<SlowAt>,
+}
+
+#[derive(Debug, Args)]
+pub struct StandbyArguments {
+    /// Wait beside the process that publishes the stream, and go on publishing it when that dies, is stopped or hangs: it is ended first.
+    #[arg(long)]
+    pub standby: bool,
+    /// Milliseconds of silence after which the standby ends the publishing process; that one beats every 50 ms at least.
+    #[arg(long, default_value_t = 100, value_name = "MS", requires = "standby", value_parser = clap::value_parser!(u64).range(50..))]
+    pub suspect_ms: u64,
+    /// Milliseconds of silence that a publishing process has which begins or ends.
+    #[arg(long, default_value_t = 30_000, value_name = "MS", requires = "standby")]
+    pub patience_ms: u64,
+    /// What a standby does when the publishing process has ended in good order: end as well (leave), or go on publishing (take-over).
+    #[arg(long, value_enum, default_value = "leave", requires = "standby")]
+    pub when_ended: WhenEndedName,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub enum WhenEndedName {
+    Leave,
+    TakeOver,
+}
+
+impl StandbyArguments {
+    pub fn settings(&self) -> StandbySettings {
+        let when_ended = match self.when_ended {
+            WhenEndedName::Leave => WhenEnded::Leave,
+            WhenEndedName::TakeOver => WhenEnded::TakeOver,
+        };
+        StandbySettings { suspect_ms: self.suspect_ms, patience_ms: self.patience_ms, when_ended, ..StandbySettings::default() }
+    }
 }
 
 impl DemoArguments {

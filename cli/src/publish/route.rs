@@ -75,6 +75,11 @@ impl Route {
         Ok(Self { main, private })
     }
 
+    /// One stream for everything: what is public, or all that is private.
+    pub fn single(main: Publisher) -> Self {
+        Self { main, private: Private::ToMain }
+    }
+
     /// Tells the streams of the feed's instruments and accounts, and the feed of their ids.
     pub fn bind(&mut self, feed: &mut dyn Feed) -> Result<(), PublishError> {
         let mut bindings = Vec::with_capacity(feed.definitions().len());

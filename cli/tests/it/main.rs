@@ -33,6 +33,7 @@ mod readers;
 mod replay;
 mod signals;
 mod space;
+mod standby;
 mod state;
 mod store;
 mod store_tools;

@@ -116,6 +116,11 @@ pub trait Feed {
         false
     }
 
+    /// Whether the same feed, opened again, gives the same events in the same order: then another process can go on where one ended.
+    fn is_repeatable(&self) -> bool {
+        true
+    }
+
     /// What a live feed has met; `None` where the feed is none.
     fn live(&self) -> Option<LiveCounters> {
         None

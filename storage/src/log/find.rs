@@ -202,8 +202,11 @@ impl LogReader {
         }
     }
 
-    /// [`Self::walk`], but what is no longer kept is [`StorageError::Pruned`].
-    pub(crate) fn walk_exactly(&mut self, sequence: u64, mut look: impl FnMut(u64, &RecordRef<'_>) -> ControlFlow<()>) -> Result<()> {
+    /// Calls `look` with every record from `sequence` on that is published, until it has enough. No page is current afterwards.
+    ///
+    /// # Errors
+    /// [`StorageError::Pruned`] where that is no longer kept, and as [`Self::seek`].
+    pub fn walk_exactly(&mut self, sequence: u64, mut look: impl FnMut(u64, &RecordRef<'_>) -> ControlFlow<()>) -> Result<()> {
         let (mut next, mut stalls) = (sequence, 0);
         let mut found = self.seek(next)?;
         while found == Found::Page && stalls < SEEK_LOOKS_MAX {

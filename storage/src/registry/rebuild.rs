@@ -7,7 +7,8 @@ use crate::{
     store::StorePages,
     verify::verify_pages,
     wal::{Tail, list_segments},
-    writer::{WriterLock, recover_locked},
+    writer::recover_locked,
+    writer_lock::WriterLock,
 };
 use tapewire_schemas::{Body, RECORDS_OFFSET, RecordRef, Slot};
 

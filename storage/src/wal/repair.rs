@@ -22,6 +22,8 @@ pub(super) struct OpenSegment {
 impl OpenSegment {
     pub(super) fn open(stream: &Stream, path: PathBuf) -> Result<Self> {
         let file = stream.disk().open(&path, Access::Write).map_err(StorageError::io("open", &path))?;
+        // Of a segment that was never filled a few bytes per page are looked at: read ahead, that is all of it, and a second or two.
+        file.advise_random();
         let length = file.length().map_err(StorageError::io("read", &path))?;
         Ok(Self { path, file, length, page_count: length.div_ceil(PAGE_BYTES as u64) })
     }

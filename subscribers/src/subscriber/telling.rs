@@ -25,6 +25,8 @@ pub(super) struct Telling {
     clock: Clock,
     /// Whether every idle poll tells: a sleep follows it.
     pub(super) is_told_idle: bool,
+    /// Since when there is a port in shared memory; 0 where there is none.
+    attached_ns: u64,
     /// Position from which on it is time to tell.
     pub(super) due_at: u64,
 }
@@ -32,7 +34,7 @@ pub(super) struct Telling {
 impl Telling {
     /// Nobody is told.
     pub(super) fn silent() -> Self {
-        Self { place: Place::None, clock: Clock::new(), is_told_idle: false, due_at: u64::MAX }
+        Self { place: Place::None, clock: Clock::new(), is_told_idle: false, attached_ns: 0, due_at: u64::MAX }
     }
 
     /// Everyone is told, from the next telling on.
@@ -41,7 +43,7 @@ impl Telling {
             Tier::Realtime(Wait::Spin | Wait::Yield | Wait::SpinThenYield(_)) => false,
             Tier::Realtime(Wait::Sleep(_) | Wait::Block(_)) | Tier::Delayed(_) | Tier::Historical => true,
         };
-        Self { place: Place::Awaited, clock: Clock::new(), is_told_idle, due_at: 0 }
+        Self { place: Place::Awaited, clock: Clock::new(), is_told_idle, attached_ns: 0, due_at: 0 }
     }
 
     fn make_cell(&mut self, stream: &Stream, tier: Tier) {
@@ -64,9 +66,15 @@ impl Subscriber {
             self.telling.make_cell(&self.stream, self.tier);
         }
         let counters = self.counters();
+        let now_ns = self.telling.clock.now_ns();
+        self.telling.attached_ns = match (&self.live, self.telling.attached_ns) {
+            (None, _) => 0,
+            (Some(_), 0) => now_ns,
+            (Some(_), since) => since,
+        };
         let Place::Cell(cell) = &self.telling.place else { return };
         cell.tell_subscriber(&SubscriberNumbers {
-            updated_ns: self.telling.clock.now_ns(),
+            updated_ns: now_ns,
             position: self.cursor.sequence,
             source: self.source as u64,
             events: counters.events,
@@ -84,6 +92,7 @@ impl Subscriber {
             conflated: counters.conflated,
             page_index: self.page.1,
             pages_max: u64::from(self.transport.lag_pages_max),
+            attached_ns: self.telling.attached_ns,
         });
     }
 }

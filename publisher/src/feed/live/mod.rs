@@ -171,6 +171,10 @@ impl Feed for LiveFeed {
         Ok(running.events.next())
     }
 
+    fn is_repeatable(&self) -> bool {
+        false
+    }
+
     fn wait(&mut self, at_most: Duration) -> bool {
         let Some(running) = self.running.as_mut().filter(|_| !self.is_done) else { return !self.is_done };
         if running.waiting.is_none() && running.events.is_empty() {

@@ -200,6 +200,10 @@ impl Feed for SimulatorFeed {
         Ok(Some(Event { stamp: Stamp { instrument_id, venue_id: binding.venue_id, ts_event, ts_recv }, payload }))
     }
 
+    fn is_repeatable(&self) -> bool {
+        self.clock.is_none()
+    }
+
     fn event_count_hint(&self) -> Option<u64> {
         (self.spec.events != 0).then_some(self.spec.events)
     }
