@@ -25,8 +25,15 @@ pub fn run(arguments: &RepairArguments) -> anyhow::Result<Outcome> {
             "tapewire: what is stored went back from {before} to {after}: the store takes the rest from the log again"
         ));
     }
+    let lost_state = report.state_from.filter(|from| *from > 1);
+    if let Some(from) = lost_state {
+        console::note(format_args!(
+            "tapewire: balances, open orders and books are made anew of the records from {from} on: what only older ones said, which the store had \
+             given up, is lost to them; the old files are in store/lost"
+        ));
+    }
     console::report(&report_json(&report, arguments.dry_run), arguments.stream.output)?;
-    let is_whole = report.lost.is_empty() && report.set_aside.is_empty();
+    let is_whole = report.lost.is_empty() && report.set_aside.is_empty() && lost_state.is_none();
     Ok(if is_whole { Outcome::Done } else { Outcome::Disagrees })
 }
 
@@ -37,7 +44,7 @@ fn report_json(it: &StoreRepairReport, is_dry_run: bool) -> Value {
     json!({
         "sound": it.is_sound, "dry_run": is_dry_run, "parts": it.parts, "kept": it.kept.map(|(first, last)| [first, last]),
         "lost": ranges(&it.lost), "set_aside": ranges(&it.set_aside), "footers_made": it.footers_made, "segments_taken": it.segments_taken,
-        "moved": moved, "old_manifest": it.old_manifest.as_ref().map(|path| path.display().to_string()),
+        "state_from": it.state_from, "moved": moved, "old_manifest": it.old_manifest.as_ref().map(|path| path.display().to_string()),
         "seq_stored_before": it.seq_stored.0, "seq_stored": it.seq_stored.1, "faults": faults_json(&it.faults),
     })
 }

@@ -176,6 +176,39 @@ impl Bus {
     pub fn memory_directory(&self) -> PathBuf {
         Path::new(MEMORY_DIRECTORY).join(format!("tapewire-{:032x}", self.memory_id))
     }
+
+    /// Whether this process may be the first of those who need the bus's memory directory, or it is there: whoever makes it is its owner, and
+    /// a stranger's would keep the publisher out.
+    #[must_use]
+    pub fn may_make_memory(&self) -> bool {
+        self.disk.list(&self.memory_directory()).is_ok() || self.disk.is_own(&self.directory).unwrap_or(false)
+    }
+
+    /// Makes the memory directory, where this process may and it is not there.
+    pub(crate) fn make_memory(&self) -> Result<()> {
+        let directory = self.memory_directory();
+        if !self.may_make_memory() {
+            let source = std::io::Error::new(std::io::ErrorKind::PermissionDenied, "only the owner of the bus makes its memory directory");
+            return Err(StorageError::io("create", &directory)(source));
+        }
+        self.disk.create_dir_all(&directory).map_err(StorageError::io("create", &directory))
+    }
+
+    /// Makes the memory directory for a writer, to whom it has to belong.
+    pub(crate) fn take_memory(&self) -> Result<()> {
+        let directory = self.memory_directory();
+        // Another user's bus says by itself what may not be done there.
+        if !self.disk.is_own(&self.directory).unwrap_or(false) {
+            return Ok(());
+        }
+        self.disk.create_dir_all(&directory).map_err(StorageError::io("create", &directory))?;
+        if self.disk.is_own(&directory).map_err(StorageError::io("look at", &directory))? {
+            return Ok(());
+        }
+        let reason =
+            "it belongs to another user, who could change what is published: remove it while nothing is published, or publish as that user";
+        Err(StorageError::io("use", &directory)(std::io::Error::new(std::io::ErrorKind::PermissionDenied, reason)))
+    }
 }
 
 /// A directory within one to which a snapshot is restored: made first, and removed when there is a bus.

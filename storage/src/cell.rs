@@ -215,7 +215,7 @@ impl Cell {
         stream.check_name()?;
         let (bus, disk) = (stream.bus(), stream.disk());
         let directory = bus.memory_directory();
-        disk.create_dir_all(&directory).map_err(StorageError::io("create", &directory))?;
+        bus.make_memory()?;
         sweep_cells(bus)?;
         let mut outcome = Err(StorageError::io("lock", &directory)(std::io::ErrorKind::WouldBlock.into()));
         for _ in 0..CREATE_ATTEMPTS_MAX {

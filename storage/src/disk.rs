@@ -161,6 +161,10 @@ pub trait DiskFile: Debug + Send + Sync {
     fn advise_random(&self) {}
     /// Takes the exclusive lock of the file for as long as it is open; `false` when another process has it.
     fn try_lock(&self) -> io::Result<bool>;
+    /// Whether somebody else has the lock; several may ask at once, and none of them takes it.
+    fn is_locked(&self) -> io::Result<bool> {
+        Ok(!self.try_lock()?)
+    }
     /// Maps the first `length` bytes, shared. Reading beyond the end of the file would kill the process: the caller knows the length.
     fn map(&self, length: usize, writable: bool) -> io::Result<MmapRaw>;
 }
@@ -316,6 +320,14 @@ impl DiskFile for RealFile {
 
     fn sync_data(&self) -> io::Result<()> {
         self.file.sync_data()
+    }
+
+    fn is_locked(&self) -> io::Result<bool> {
+        match rustix::fs::flock(&self.file, FlockOperation::NonBlockingLockShared) {
+            Ok(()) => Ok(rustix::fs::flock(&self.file, FlockOperation::Unlock).map(|()| false)?),
+            Err(rustix::io::Errno::WOULDBLOCK) => Ok(true),
+            Err(other) => Err(other.into()),
+        }
     }
 
     fn try_lock(&self) -> io::Result<bool> {

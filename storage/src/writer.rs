@@ -71,6 +71,7 @@ impl StreamWriter {
     /// [`StorageError::NoSpace`] where journal or segment do not fit, and what the file system says.
     pub fn open(bus: &Bus, stream_name: &str, settings: &WalSettings) -> Result<Self> {
         settings.check()?;
+        bus.take_memory()?;
         let mut writer = Self::take(bus, stream_name, settings)?;
         let (stream, epoch) = (&writer.stream, writer.epoch.epoch);
         // The disk first: where it has no room, no journal is left in memory.

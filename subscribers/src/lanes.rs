@@ -10,8 +10,9 @@
 
 use std::collections::VecDeque;
 
-/// Events of a lane at most.
+/// Events of a lane at most, and bytes of those.
 pub(crate) const LANE_EVENTS_MAX: usize = 1 << 14;
+pub(crate) const LANE_BYTES_MAX: usize = 16 << 20;
 
 /// One event that waits.
 #[derive(Debug)]
@@ -19,11 +20,14 @@ pub(crate) struct Pending<T> {
     /// Its merge time, nanoseconds since the UNIX epoch.
     pub(crate) time: u64,
     pub(crate) event: T,
+    bytes: usize,
 }
 
 #[derive(Debug)]
 struct Lane<T> {
     pending: VecDeque<Pending<T>>,
+    /// Bytes of those events.
+    bytes: usize,
     /// The greatest time of an event so far.
     time: u64,
     /// No later event has an earlier merge time.
@@ -38,22 +42,29 @@ pub(crate) struct Lanes<T> {
     window_ns: u64,
     /// The greatest time of any event or heartbeat.
     newest: u64,
-    /// Everything before it was handed out, or comes late.
-    watermark: u64,
+    /// The last event in order that was handed out, by its time and lane: what should have been before it comes late.
+    watermark: (u64, usize),
+}
+
+impl<T> Lane<T> {
+    fn is_full(&self) -> bool {
+        self.pending.len() >= LANE_EVENTS_MAX || self.bytes >= LANE_BYTES_MAX
+    }
 }
 
 impl<T> Lanes<T> {
     pub(crate) fn new(count: usize, window_ns: u64) -> Self {
-        let lane = || Lane { pending: VecDeque::new(), time: 0, progress: 0, is_ended: false };
-        Self { lanes: (0..count).map(|_| lane()).collect(), window_ns, newest: 0, watermark: 0 }
+        let lane = || Lane { pending: VecDeque::new(), bytes: 0, time: 0, progress: 0, is_ended: false };
+        Self { lanes: (0..count).map(|_| lane()).collect(), window_ns, newest: 0, watermark: (0, 0) }
     }
 
-    /// Takes the next event of a stream; one without a time has that of the event before it.
-    pub(crate) fn push(&mut self, lane: usize, time: Option<u64>, event: T) {
+    /// Takes the next event of a stream, of so many bytes; one without a time has that of the event before it.
+    pub(crate) fn push(&mut self, lane: usize, time: Option<u64>, (event, bytes): (T, usize)) {
         let lane = &mut self.lanes[lane];
+        lane.bytes += bytes;
         lane.time = lane.time.max(time.unwrap_or(0));
         lane.progress = lane.progress.max(lane.time);
-        lane.pending.push_back(Pending { time: lane.time, event });
+        lane.pending.push_back(Pending { time: lane.time, event, bytes });
         self.newest = self.newest.max(lane.time);
     }
 
@@ -70,7 +81,7 @@ impl<T> Lanes<T> {
     }
 
     pub(crate) fn is_full(&self, lane: usize) -> bool {
-        self.lanes[lane].pending.len() >= LANE_EVENTS_MAX
+        self.lanes[lane].is_full()
     }
 
     pub(crate) fn is_empty(&self, lane: usize) -> bool {
@@ -82,13 +93,13 @@ impl<T> Lanes<T> {
         let heads = self.lanes.iter().enumerate().filter_map(|(number, lane)| lane.pending.front().map(|head| (head.time, number)));
         let (time, number) = heads.min()?;
         // Who is behind the watermark already cannot be made to wait for.
-        let is_out_of_window = time < self.watermark || self.newest.saturating_sub(time) > self.window_ns;
+        let is_out_of_window = (time, number) < self.watermark || self.newest.saturating_sub(time) > self.window_ns;
         let may_have_earlier = |(other, lane): (usize, &Lane<T>)| {
             let is_behind = lane.progress < time || (lane.progress == time && other < number);
             other != number && lane.pending.is_empty() && !lane.is_ended && is_behind
         };
         let is_waiting = self.lanes.iter().enumerate().any(may_have_earlier);
-        let is_full = self.lanes.iter().any(|lane| lane.pending.len() >= LANE_EVENTS_MAX);
+        let is_full = self.lanes.iter().any(Lane::is_full);
         (!is_waiting || is_out_of_window || is_full).then_some(number)
     }
 
@@ -105,19 +116,26 @@ impl<T> Lanes<T> {
     /// Takes the event of a stream that [`Self::next`] named, and whether it is late.
     pub(crate) fn take(&mut self, lane: usize) -> Option<(Pending<T>, bool)> {
         let pending = self.lanes[lane].pending.pop_front()?;
-        let is_late = pending.time < self.watermark;
-        self.watermark = self.watermark.max(pending.time);
+        self.lanes[lane].bytes -= pending.bytes;
+        let place = (pending.time, lane);
+        let is_late = place < self.watermark;
+        self.watermark = self.watermark.max(place);
         Some((pending, is_late))
     }
 
-    /// Removes events of a stream that do not count any more.
+    /// Removes events of a stream that do not count any more, and what they said of its time.
     pub(crate) fn retain(&mut self, lane: usize, keep: impl FnMut(&Pending<T>) -> bool) {
-        self.lanes[lane].pending.retain(keep);
+        let lane = &mut self.lanes[lane];
+        lane.pending.retain(keep);
+        lane.bytes = lane.pending.iter().map(|pending| pending.bytes).sum();
+        // Of what was handed out nothing is taken back: the stream goes on behind it.
+        lane.time = lane.pending.back().map_or(self.watermark.0.min(lane.time), |pending| pending.time);
+        lane.progress = lane.time;
     }
 
     /// Everything before this time was handed out, or comes late.
     pub(crate) fn watermark(&self) -> u64 {
-        self.watermark
+        self.watermark.0
     }
 }
 
@@ -138,9 +156,9 @@ mod tests {
     fn an_event_waits_until_nobody_can_be_before_it() {
         let mut lanes = Lanes::new(3, 100);
         let mut out = Vec::new();
-        lanes.push(0, Some(1000), 1);
+        lanes.push(0, Some(1000), (1, 8));
         assert_eq!((lanes.next(), lanes.awaited()), (None, Some(1)));
-        lanes.push(1, Some(1005), 2);
+        lanes.push(1, Some(1005), (2, 8));
         assert_eq!((lanes.next(), lanes.awaited()), (None, Some(2)));
         // At the same time the first stream is first.
         lanes.note_alive(2, 1000);
@@ -148,7 +166,7 @@ mod tests {
         assert_eq!(out, [(0, 1000, 1, false)]);
         lanes.set_ended(2, true);
         assert_eq!(lanes.next(), None);
-        lanes.push(0, None, 3);
+        lanes.push(0, None, (3, 8));
         drain(&mut lanes, &mut out);
         assert_eq!(out[1..], [(0, 1000, 3, false)]);
         lanes.set_ended(0, true);
@@ -161,22 +179,42 @@ mod tests {
     fn who_is_silent_is_waited_for_as_long_as_the_window_and_is_late_then() {
         let mut lanes = Lanes::new(2, 100);
         let mut out = Vec::new();
-        lanes.push(0, Some(1000), 1);
-        lanes.push(0, Some(1100), 2);
+        lanes.push(0, Some(1000), (1, 8));
+        lanes.push(0, Some(1100), (2, 8));
         assert_eq!(lanes.next(), None);
-        lanes.push(0, Some(1101), 3);
+        lanes.push(0, Some(1101), (3, 8));
         drain(&mut lanes, &mut out);
         assert_eq!(out, [(0, 1000, 1, false)]);
-        lanes.push(1, Some(990), 4);
-        lanes.push(1, Some(1001), 5);
+        lanes.push(1, Some(990), (4, 8));
+        lanes.push(1, Some(1001), (5, 8));
         drain(&mut lanes, &mut out);
         assert_eq!(out[1..], [(1, 990, 4, true), (1, 1001, 5, false)]);
+        // At one time, whoever is first in order and comes second is late.
+        lanes.push(1, Some(1102), (6, 8));
+        lanes.set_ended(0, true);
+        drain(&mut lanes, &mut out);
+        lanes.set_ended(0, false);
+        lanes.push(0, Some(1102), (7, 8));
+        drain(&mut lanes, &mut out);
+        assert_eq!(out[out.len() - 2..], [(1, 1102, 6, false), (0, 1102, 7, true)]);
         // A lane that is full waits for nobody.
-        (0..LANE_EVENTS_MAX as u64).for_each(|number| lanes.push(1, Some(1101), number));
-        lanes.push(1, Some(1101), 0);
+        (0..LANE_EVENTS_MAX as u64).for_each(|number| lanes.push(1, Some(1103), (number, 8)));
+        lanes.push(1, Some(1103), (0, 8));
         assert!(lanes.is_full(1));
         drain(&mut lanes, &mut out);
-        assert!(out.len() > 4 && lanes.is_empty(0));
+        assert!(out.len() > 6 && lanes.is_empty(0));
+        // Nor does one of a few long events.
+        let mut lanes = Lanes::new(2, u64::MAX);
+        lanes.push(0, Some(1), (1, LANE_BYTES_MAX));
+        assert!(lanes.is_full(0) && lanes.next() == Some(0));
+        // What was taken back says nothing of the time.
+        lanes.push(0, Some(900), (2, 8));
+        lanes.retain(0, |pending| pending.event < 2);
+        lanes.push(0, Some(5), (3, 8));
+        lanes.set_ended(1, true);
+        let mut out = Vec::new();
+        drain(&mut lanes, &mut out);
+        assert_eq!(out, [(0, 1, 1, false), (0, 5, 3, false)]);
     }
 
     proptest! {
@@ -201,8 +239,8 @@ mod tests {
             for (number, count) in turns.into_iter().chain(rest) {
                 let number = number % streams.len();
                 let until = at[number].saturating_add(count).min(streams[number].len());
-                for index in at[number]..until {
-                    lanes.push(number, Some(streams[number][index]), index as u64);
+                for (index, time) in (at[number]..until).zip(&streams[number][at[number]..until]) {
+                    lanes.push(number, Some(*time), (index as u64, 8));
                 }
                 at[number] = until;
                 lanes.set_ended(number, until == streams[number].len());

@@ -15,6 +15,9 @@ use zerocopy::IntoBytes;
 /// Events that a stream is asked for at a time.
 const POLL_EVENTS: usize = 256;
 
+/// Words of memory that is kept to be used again, at most.
+const SPARE_WORDS_MAX: usize = 1 << 12;
+
 /// When a stream that says nothing is known to be further.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum Progress {
@@ -69,7 +72,7 @@ pub struct StreamEvent<'a> {
 /// another went on for longer than [`MergeSettings::window`]. No clock decides, so that the same streams give the same order in every replay, live
 /// or from history, as long as nothing is late; what is late says so.
 ///
-/// Events are copied once, into memory of the merger's own: each stream has up to 16,384 that wait. A stream that waits is read no further, and
+/// Events are copied once, into memory of the merger's own: each stream has up to 16,384 that wait, or 16 MiB and one poll's. A stream that waits is read no further, and
 /// heals from its log.
 #[derive(Debug)]
 pub struct StreamMerger {
@@ -193,7 +196,8 @@ impl StreamMerger {
             }
             // Definitions and control records have the time at which they were written, whatever their stream is a recording of.
             let time = (!event.kind().is_context()).then(|| event.first().ts_recv());
-            lanes.push(number, time, Words { first_sequence: event.first_sequence(), words });
+            let bytes = words.len() * 8;
+            lanes.push(number, time, (Words { first_sequence: event.first_sequence(), words }, bytes));
         });
         polled.map_err(|error| {
             if let SubscribeError::Rollback { to, .. } = error {
@@ -214,7 +218,9 @@ impl StreamMerger {
             self.counters.events += 1;
             self.counters.late += u64::from(is_late);
         }
-        self.spare.push(pending.event.words);
+        if pending.event.words.capacity() <= SPARE_WORDS_MAX && self.spare.len() < POLL_EVENTS {
+            self.spare.push(pending.event.words);
+        }
         Ok(is_wanted)
     }
 

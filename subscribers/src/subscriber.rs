@@ -160,8 +160,10 @@ impl Subscriber {
         };
         let (live, shut_out) = match (settings.tier, settings.through) {
             (Tier::Historical, _) | (_, Through::Journal) => (None, None),
-            (Tier::Realtime(_) | Tier::Delayed(_), Through::SharedMemory) => (Some(connect(&transport)?), None),
-            (Tier::Realtime(_) | Tier::Delayed(_), Through::Any) => connect_or_not(&transport, &log)?,
+            (Tier::Realtime(_) | Tier::Delayed(_), Through::SharedMemory) => {
+                (Some(may_join(bus).and_then(|()| connect(&transport))?), None)
+            }
+            (Tier::Realtime(_) | Tier::Delayed(_), Through::Any) => connect_or_not(bus, &transport, &log)?,
         };
         // Only where it is wanted: where the journal is damaged nobody knows it, and what the log has stays readable.
         let is_head_wanted = matches!(settings.start, Start::Live | Start::Time(_) | Start::Snapshot) || settings.end == End::Head;
@@ -427,9 +429,23 @@ fn connect(config: &TransportConfig) -> Result<PageReader, TransportError> {
     Ok(reader)
 }
 
+/// Whoever comes first makes the memory, and owns it: a stranger's would keep the publisher out.
+fn may_join(bus: &Bus) -> Result<(), TransportError> {
+    if bus.may_make_memory() {
+        return Ok(());
+    }
+    let reason = "nobody has published since the machine was started, and only the owner of the bus makes its memory";
+    let source = std::io::Error::new(std::io::ErrorKind::PermissionDenied, reason);
+    Err(TransportError::Directory { path: bus.memory_directory(), source })
+}
+
 /// Joins shared memory, or says why it is shut and the journal is there instead.
-fn connect_or_not(config: &TransportConfig, log: &LogReader) -> Result<(Option<PageReader>, Option<TransportError>), TransportError> {
-    let refused = match PageReader::connect_if_free(config) {
+fn connect_or_not(
+    bus: &Bus,
+    config: &TransportConfig,
+    log: &LogReader,
+) -> Result<(Option<PageReader>, Option<TransportError>), TransportError> {
+    let refused = match may_join(bus).and_then(|()| PageReader::connect_if_free(config)) {
         Ok(mut reader) => {
             reader.wait_for_pages(CONNECT_MAX)?;
             return Ok((Some(reader), None));

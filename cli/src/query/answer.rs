@@ -86,7 +86,7 @@ impl Answer {
             let left_out = self.printer.left_out().to_json();
             console::note(format_args!("tapewire: no rows for {left_out}: CSV has none for them, --format ndjson has"));
         } else if self.printed == 0 && !self.stop.is_raised() {
-            console::note(format_args!("tapewire: nothing of that kind is kept"));
+            console::note(format_args!("tapewire: nothing of that kind is kept where it was looked for"));
         }
         Ok(())
     }

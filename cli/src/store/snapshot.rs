@@ -9,8 +9,8 @@ use serde_json::{Value, json};
 use std::time::{Duration, Instant};
 use tapewire_stdx::clock::Clock;
 use tapewire_storage::{
-    Bus, LogReader, Snapshot, StorageError, Stream, create_snapshot, delete_snapshot, delete_unfinished_snapshots, list_snapshots,
-    restore_snapshot,
+    Bus, LogReader, Snapshot, StorageError, Stream, create_snapshot, damaged_snapshots, delete_snapshot, delete_unfinished_snapshots,
+    list_snapshots, restore_snapshot,
 };
 
 /// How the names of snapshots begin that are made by themselves.
@@ -27,7 +27,10 @@ pub fn run(command: &SnapshotCommand) -> anyhow::Result<Outcome> {
             let stream = Bus::open(&it.bus)?.stream(&it.stream);
             LogReader::open(&stream)?;
             let snapshots: Vec<Value> = list_snapshots(&stream)?.iter().map(shown).collect();
-            (json!({ "snapshots": snapshots }), it.output)
+            let damaged = damaged_snapshots(&stream)?;
+            damaged.iter().for_each(|error| console::note(format_args!("tapewire: {error}")));
+            console::report(&json!({ "snapshots": snapshots, "damaged": damaged.len() }), it.output)?;
+            return Ok(if damaged.is_empty() { Outcome::Done } else { Outcome::Disagrees });
         }
         SnapshotCommand::Restore { snapshot: it, to } => (timed(&restore_snapshot(&stream(it)?, &it.name, to)?, begun), it.stream.output),
         SnapshotCommand::Delete(it) => {
@@ -85,15 +88,16 @@ impl Automatic {
             return;
         }
         self.last = now;
-        let made = create_snapshot(stream, &format!("{AUTOMATIC}{now}"), now).and_then(|made| {
-            let all = automatic(stream)?;
-            let too_many = all.len().saturating_sub(self.kept.max(1));
-            all[..too_many].iter().try_for_each(|snapshot| delete_snapshot(stream, &snapshot.name))?;
-            Ok(made)
-        });
-        match made {
+        match create_snapshot(stream, &format!("{AUTOMATIC}{now}"), now) {
             Ok(made) => tracing::info!(name = made.name, last = made.last, "made a snapshot"),
-            Err(error) => console::note(format_args!("tapewire: no snapshot was made: {error}")),
+            Err(error) => return console::note(format_args!("tapewire: no snapshot was made: {error}")),
+        }
+        let thinned = automatic(stream).and_then(|all| {
+            let too_many = all.len().saturating_sub(self.kept.max(1));
+            all[..too_many].iter().try_for_each(|snapshot| delete_snapshot(stream, &snapshot.name))
+        });
+        if let Err(error) = thinned {
+            console::note(format_args!("tapewire: a snapshot was made, and the old ones cannot be deleted: {error}"));
         }
     }
 }

@@ -83,6 +83,11 @@ fn repair_line(bytes: &mut Vec<u8>, mutator: &mut Mutator) {
     }
 }
 
+/// Zeros behind the line are no part of it: a file that is written in its place may have been longer.
+fn without_padding(bytes: &[u8]) -> &[u8] {
+    &bytes[..bytes.iter().rposition(|byte| *byte != 0).map_or(0, |last| last + 1)]
+}
+
 /// `BUS/bus.id`.
 pub(super) fn bus_id() -> Target {
     let files = Files::new();
@@ -90,7 +95,7 @@ pub(super) fn bus_id() -> Target {
     let decode = move |bytes: &[u8]| {
         fs::write(files.path().join("bus.id"), bytes).expect("there is room");
         let Ok(bus) = Bus::open(files.path()) else { return false };
-        assert_eq!(line("bus", &format!("id={:032x}", bus.id())).as_bytes(), bytes, "encoded again, it is another line");
+        assert_eq!(line("bus", &format!("id={:032x}", bus.id())).as_bytes(), without_padding(bytes), "encoded again, it is another line");
         true
     };
     Target { name: "bus_id", seeds, repair: repair_line, inputs_per_run: 120_000, decode: Box::new(decode) }
@@ -115,7 +120,7 @@ pub(super) fn epoch() -> Target {
         let optional = |key, value: Option<u64>| value.map(|sequence| format!(" {key}={sequence}")).unwrap_or_default();
         let ends = optional("settled_at", state.settled_at) + &optional("closed_at", state.closed_at);
         let payload = format!("epoch={} after={} segment_pages={}{ends}", state.epoch, state.after, state.segment_pages);
-        assert_eq!(line("epoch", &payload).as_bytes(), bytes, "encoded again, it is another line");
+        assert_eq!(line("epoch", &payload).as_bytes(), without_padding(bytes), "encoded again, it is another line");
         true
     };
     Target { name: "epoch", seeds: seeds.into(), repair: repair_line, inputs_per_run: 120_000, decode: Box::new(decode) }
@@ -133,7 +138,7 @@ pub(super) fn cursor() -> Target {
         fs::write(directory.join("a"), bytes).expect("there is room");
         let Ok(Some(position)) = Cursor::load(&stream, "a") else { return false };
         let payload = format!("epoch={} sequence={} ts_updated={}", position.epoch, position.sequence, position.ts_updated);
-        assert_eq!(line("cursor", &payload).as_bytes(), bytes, "encoded again, it is another line");
+        assert_eq!(line("cursor", &payload).as_bytes(), without_padding(bytes), "encoded again, it is another line");
         let _ = &files;
         true
     };

@@ -136,6 +136,7 @@ impl AckCell {
     /// Makes the file, in the place of the one that a dead consumer left; for whoever has the cursor.
     pub(super) fn create(stream: &Stream, name: &str, position: &CursorPosition, started_ns: u64) -> Result<Self> {
         let (disk, directory) = (stream.disk(), acks_directory(stream));
+        stream.bus().make_memory()?;
         disk.create_dir_all(&directory).map_err(StorageError::io("create", &directory))?;
         let path = ack_path(stream, name);
         let beside = directory.join(format!(".{name}.tmp"));
@@ -229,10 +230,9 @@ impl AckView {
         self.pid
     }
 
-    /// Whether the consumer lives. Somebody else who asks at the same moment makes a dead one seem alive.
+    /// Whether the consumer lives.
     pub(crate) fn is_alive(&self) -> Result<bool> {
-        let is_free = self.file.try_lock().map_err(StorageError::io("lock", &self.path))?;
-        Ok(!is_free)
+        self.file.is_locked().map_err(StorageError::io("look at the lock of", &self.path))
     }
 }
 

@@ -40,8 +40,11 @@ fn the_layout_is_the_drawn_one() {
         (offset_of!(PublisherNumbers, refused), 48),
         (offset_of!(PublisherNumbers, subscribers), 56),
         (offset_of!(PublisherNumbers, woken), 64),
-        (offset_of!(PublisherNumbers, moved_ns), 72),
-        (offset_of!(PublisherNumbers, alone_ns), 80),
+        (offset_of!(PublisherNumbers, records_per_s), 72),
+        (offset_of!(PublisherNumbers, journal_pages), 80),
+        (offset_of!(PublisherNumbers, journal_pages_used), 88),
+        (offset_of!(PublisherNumbers, moved_ns), 96),
+        (offset_of!(PublisherNumbers, alone_ns), 104),
         (offset_of!(SubscriberNumbers, position), 8),
         (offset_of!(SubscriberNumbers, source), 16),
         (offset_of!(SubscriberNumbers, events), 24),
@@ -57,7 +60,9 @@ fn the_layout_is_the_drawn_one() {
         (offset_of!(SubscriberNumbers, batches), 104),
         (offset_of!(SubscriberNumbers, groups_cut), 112),
         (offset_of!(SubscriberNumbers, conflated), 120),
-        (offset_of!(SubscriberNumbers, attached_ns), 128),
+        (offset_of!(SubscriberNumbers, page_index), 128),
+        (offset_of!(SubscriberNumbers, pages_max), 136),
+        (offset_of!(SubscriberNumbers, attached_ns), 144),
     ];
     for (found, drawn) in fields {
         assert_eq!(found, drawn);

@@ -28,7 +28,9 @@ pub use pages::open_state;
 pub use reader::{Store, StoreLevel};
 pub use repair::{RepairMode, StoreRepairReport, repair_store};
 pub use settings::StoreSettings;
-pub use snapshot::{Snapshot, create_snapshot, delete_snapshot, delete_unfinished_snapshots, list_snapshots, restore_snapshot};
+pub use snapshot::{
+    Snapshot, create_snapshot, damaged_snapshots, delete_snapshot, delete_unfinished_snapshots, list_snapshots, restore_snapshot,
+};
 pub use status::{StoreBacklog, StoreStatus, store_status};
 pub use tail::{StoreCounters, StoreStep, StoreTail};
 pub use verify::{StoreVerifyReport, verify_store};

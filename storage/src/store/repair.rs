@@ -20,8 +20,9 @@ use crate::{
     error::{Result, StorageError},
     inspect::Fault,
     level0::footer_name,
-    manifest::{Manifest, ManifestText, Part, Version, read_manifest},
+    manifest::{Manifest, ManifestText, Part, Version, read_manifest, tree_version},
     stored::StoreMark,
+    tree::{TreePlace, TreeView},
     wal::{list_segments, segment_name},
 };
 use std::path::{Path, PathBuf};
@@ -54,6 +55,9 @@ pub struct StoreRepairReport {
     pub segments_taken: u64,
     /// Files that went to `store/lost/`: from, to.
     pub moved: Vec<(PathBuf, PathBuf)>,
+    /// Where the keyed state is made of what is kept, because its files are damaged or nobody says which they are: the first record that it is
+    /// made of. What only records before that one had said is lost to it.
+    pub state_from: Option<u64>,
     /// Where the old manifest is now.
     pub old_manifest: Option<PathBuf>,
     /// What was said to be stored, before and after.
@@ -79,6 +83,8 @@ struct Found {
     damaged: Vec<Part>,
     manifest: Option<ManifestText>,
     has_manifest: bool,
+    /// Whether the files of the keyed state are those of the manifest, and sound.
+    is_state_sound: bool,
     log_first: Option<u64>,
 }
 
@@ -154,7 +160,34 @@ fn look(stream: &Stream, files: &StoreFiles, report: &mut StoreRepairReport, pro
             report.faults.push(Fault { path: files.of_part(part).swap_remove(0), offset: 0, reason: "it is gone".to_owned() });
         }
     }
-    Ok(Found { listed, candidates, damaged, manifest, has_manifest, log_first })
+    let is_state_sound = match manifest.as_ref().map(|text| check_state(stream, files, text)) {
+        None => false,
+        Some(Ok(())) => true,
+        Some(Err(error)) if is_damage(&error) => {
+            report.faults.push(fault_of(&files.state(), &error));
+            false
+        }
+        Some(Err(error)) => return Err(error),
+    };
+    Ok(Found { listed, candidates, damaged, manifest, has_manifest, is_state_sound, log_first })
+}
+
+/// Whether a file is not what it was, or is gone; anything else may be otherwise a moment later.
+fn is_damage(error: &StorageError) -> bool {
+    match error {
+        StorageError::Corrupt { .. } => true,
+        StorageError::Io { source, .. } => source.kind() == std::io::ErrorKind::NotFound,
+        _ => false,
+    }
+}
+
+/// Reads every file of the keyed state that the manifest names.
+fn check_state(stream: &Stream, files: &StoreFiles, text: &ManifestText) -> Result<()> {
+    let tree = tree_version(&text.version, &files.manifest())?;
+    if tree.tables().count() == 0 {
+        return Ok(());
+    }
+    TreeView::open(&TreePlace::of(stream), &tree)?.verify()
 }
 
 fn same_file(a: &Part, b: &Part) -> bool {
@@ -226,7 +259,9 @@ fn decide(found: &Found, seq_stored: u64, report: &mut StoreRepairReport) -> Ver
     let unreadable = holes((oldest, seq_stored.max(last)), readable);
     report.set_aside = unreadable.iter().flat_map(|range| without(*range, &report.lost)).collect();
     // What the tree says of its files holds with the manifest that says it, or not at all.
-    let tree = found.manifest.as_ref().map(|text| text.version.tree.clone()).unwrap_or_default();
+    let sound = found.manifest.as_ref().filter(|_| found.is_state_sound);
+    let tree = sound.map(|text| text.version.tree.clone()).unwrap_or_default();
+    report.state_from = (!found.is_state_sound).then_some(first.max(1));
     Version { parts: chain, kept_from: first, tree, ..Version::default() }
 }
 
@@ -251,6 +286,10 @@ fn carry_out(
     let mut away: Vec<PathBuf> = found.damaged.iter().copied().chain(set_aside).flat_map(|part| files.of_part(&part)).collect();
     // A footer that is replaced, or whose segment is.
     away.extend(chosen().filter(|it| it.footer.is_some()).map(|it| files.segments().join(footer_name(it.part.span.first))));
+    if !found.is_state_sound {
+        // Nobody names them any more, and who is not named is deleted by the next tail.
+        away.extend(names_of(stream, &files.state())?.into_iter().map(|name| files.state().join(name)));
+    }
     away.sort_unstable();
     away.dedup();
     away.retain(|path| stream.disk().open(path, crate::Access::Read).is_ok());
@@ -279,7 +318,7 @@ fn carry_out(
     for candidate in chosen().filter(|it| it.footer.is_some()) {
         make_footer(stream, files, candidate)?;
     }
-    [files.segments(), files.tables(), lost].iter().try_for_each(|directory| sync_dir(stream, directory))?;
+    [files.segments(), files.tables(), files.state(), lost].iter().try_for_each(|directory| sync_dir(stream, directory))?;
     if let Some(old) = &report.old_manifest {
         stream.disk().link(&files.manifest(), old).map_err(StorageError::io("link", old))?;
     }

@@ -106,23 +106,51 @@ fn no_stream(stream: &Stream) -> StorageError {
     StorageError::NoStream { path: stream.bus().directory().to_owned(), stream: stream.name().to_owned() }
 }
 
-/// Every snapshot of a stream that is whole, oldest first.
+/// Every snapshot of a stream that is whole, oldest first; [`damaged_snapshots`] are none of them.
 ///
 /// # Errors
-/// What the file system says, and [`StorageError::Corrupt`] where one's file is damaged.
+/// What the file system says.
 pub fn list_snapshots(stream: &Stream) -> Result<Vec<Snapshot>> {
-    let directory = StoreFiles::new(stream).snapshots();
-    let names = names_of(stream, &directory)?;
     let mut snapshots = Vec::new();
-    for name in names.into_iter().filter(|name| is_name(name)) {
-        let path = directory.join(&name);
-        if let Some(payload) = small_file::read(stream.disk(), &path.join(FILE_NAME), FILE_NAME)? {
-            let snapshot = Snapshot::read(&name, &path, &payload);
-            snapshots.push(snapshot.ok_or_else(|| StorageError::corrupt(&path.join(FILE_NAME), 0, "it does not say what it holds"))?);
+    for name in names(stream)? {
+        match read(stream, &name) {
+            Ok(found) => snapshots.extend(found),
+            Err(StorageError::Corrupt { .. }) => {}
+            Err(error) => return Err(error),
         }
     }
     snapshots.sort_by_key(|snapshot| (snapshot.ts_made, snapshot.last));
     Ok(snapshots)
+}
+
+/// What is wrong with snapshots that do not say what they hold: the others can be used all the same.
+///
+/// # Errors
+/// What the file system says.
+pub fn damaged_snapshots(stream: &Stream) -> Result<Vec<StorageError>> {
+    let mut damaged = Vec::new();
+    for name in names(stream)? {
+        match read(stream, &name) {
+            Ok(_) => {}
+            Err(error @ StorageError::Corrupt { .. }) => damaged.push(error),
+            Err(error) => return Err(error),
+        }
+    }
+    Ok(damaged)
+}
+
+fn names(stream: &Stream) -> Result<Vec<String>> {
+    let names = names_of(stream, &StoreFiles::new(stream).snapshots())?;
+    Ok(names.into_iter().filter(|name| is_name(name)).collect())
+}
+
+/// What a snapshot says of itself; `None` where there is none of that name, or half of one.
+fn read(stream: &Stream, name: &str) -> Result<Option<Snapshot>> {
+    let path = StoreFiles::new(stream).snapshots().join(name);
+    let said = path.join(FILE_NAME);
+    let Some(payload) = small_file::read(stream.disk(), &said, FILE_NAME)? else { return Ok(None) };
+    let found = Snapshot::read(name, &path, &payload);
+    found.map(Some).ok_or_else(|| StorageError::corrupt(&said, 0, "it does not say what it holds; `tapewire snapshot delete` removes it"))
 }
 
 /// Makes a new bus of a snapshot, in a directory that is empty or not there. Publishing to it goes on behind its last record.
@@ -132,7 +160,10 @@ pub fn list_snapshots(stream: &Stream) -> Result<Vec<Snapshot>> {
 /// else, [`StorageError::RestoreUnfinished`] where another restore has begun and not ended, damage, and what the file system says.
 pub fn restore_snapshot(stream: &Stream, name: &str, to: &Path) -> Result<Snapshot> {
     let no_snapshot = || StorageError::NoSnapshot { name: name.to_owned(), path: stream.directory().to_owned() };
-    let snapshot = list_snapshots(stream)?.into_iter().find(|snapshot| snapshot.name == name).ok_or_else(no_snapshot)?;
+    if !is_name(name) {
+        return Err(no_snapshot());
+    }
+    let snapshot = read(stream, name)?.ok_or_else(no_snapshot)?;
     if small_file::read(stream.disk(), &to.join("bus.id"), "bus")?.is_some() {
         return Err(StorageError::BusExists { path: to.to_owned() });
     }

@@ -168,7 +168,10 @@ fn footers_and_manifests_are_made_anew() {
     let manifest = store_path(&test.bus).join("manifest.log");
     std::fs::remove_file(&manifest).unwrap();
     let report = repair(&test.bus);
-    assert_eq!((report.lost.len(), report.moved.len(), report.old_manifest), (0, 0, None));
+    // Nobody says any more which files the keyed state has: it is made anew.
+    let is_state = |(from, _): &(PathBuf, PathBuf)| from.parent().is_some_and(|parent| parent.ends_with("state"));
+    assert!(report.lost.is_empty() && report.old_manifest.is_none() && report.state_from == Some(1), "{report:?}");
+    assert!(!report.moved.is_empty() && report.moved.iter().all(is_state), "{report:?}");
     flip(&manifest, 3);
     let report = repair(&test.bus);
     assert_eq!((report.lost.len(), report.moved.len()), (0, 0));
@@ -317,4 +320,41 @@ fn everything_can_be_compacted_at_once() {
     let levels = tapewire_storage::Store::open(&test.bus.stream(STREAM)).unwrap().levels();
     assert!(levels.iter().all(|level| level.level == 2), "{levels:?}");
     check_from(&test.bus, model, 1);
+}
+
+/// The keyed state, whose files nobody names any more, or are damaged: they are set aside, and it is made anew of the events.
+#[test]
+fn a_damaged_state_is_made_anew() {
+    type Harm = fn(&Path);
+    let flip_some: Harm = |path| flip(path, 300);
+    let remove: Harm = |path| std::fs::remove_file(path).unwrap();
+    for harm in [Some(flip_some), Some(remove), None] {
+        let test = TestBus::in_memory();
+        let writer = StreamWriter::open(&test.bus, STREAM, &settings()).unwrap();
+        let mut sequencer = TestSequencer::new(&writer);
+        append_market(&mut sequencer, &mut Rng::with_seed(5), 20_000);
+        sequencer.close(writer);
+        let mut tail = open(&test.bus, hot());
+        settle(&mut tail);
+        drop(tail);
+        let stream = test.bus.stream(STREAM);
+        let balances = |stream: &tapewire_storage::Stream| {
+            let view = tapewire_storage::open_state(stream).unwrap().unwrap();
+            let state = tapewire_storage::StateReader::new(&view);
+            let accounts = (1..=3).map(|account| format!("{:?}", state.balances(account).unwrap())).collect::<Vec<_>>();
+            (state.checkpoint().unwrap(), accounts)
+        };
+        let expected = balances(&stream);
+        let state_files = files(&test.bus, "state", ".sst");
+        match harm {
+            Some(harm) => harm(&state_files[0]),
+            None => flip(&store_path(&test.bus).join("manifest.log"), 60),
+        }
+        let report = repair(&test.bus);
+        assert_eq!((report.state_from, report.lost.len(), report.set_aside.len()), (Some(1), 0, 0), "{report:?}");
+        assert!(harm.is_some() || report.moved.iter().any(|(from, _)| *from == state_files[0]));
+        settle(&mut open(&test.bus, hot()));
+        assert_eq!(balances(&stream), expected);
+        assert!(verify(&test.bus).faults.is_empty());
+    }
 }
