@@ -260,12 +260,13 @@ impl JournalReader {
     /// The page of the ring that holds `sequence`, or would when it is written: `None` when it is older than the ring.
     pub(crate) fn find(&self, sequence: u64) -> Option<u64> {
         let newest = self.newest_page()?;
-        let oldest = (newest + 1).saturating_sub(self.map.page_count());
+        let oldest = newest.saturating_sub(self.map.page_count().saturating_sub(1));
         let (mut low, mut high) = (oldest, newest);
         // Recycled pages are the oldest ones: they count as beginning early enough, and the answer is checked at the end.
         let begins_by = |page_index| self.first_sequence(page_index).is_none_or(|first| first <= sequence);
         while low < high {
-            let middle = (low + high).div_ceil(2);
+            // Numbers of a page that somebody wrote over can be any.
+            let middle = high - (high - low) / 2;
             if begins_by(middle) { low = middle } else { high = middle - 1 }
         }
         // A hole counts as beginning early enough too: then the page lies before it.

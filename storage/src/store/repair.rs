@@ -108,6 +108,8 @@ pub fn repair_store(stream: &Stream, mode: RepairMode, mut progress: impl FnMut(
         report.kept = (!version.parts.is_empty()).then(|| (version.kept_from, version.last()));
         return Ok(report);
     }
+    // A manifest that lacks lines does not name every file of the state either.
+    found.is_state_sound &= found.manifest.as_ref().is_some_and(|text| text.version.last() >= mark.seq_stored());
     look_in_log(stream, mark.seq_stored(), &mut found)?;
     let version = decide(&found, mark.seq_stored(), &mut report);
     carry_out(stream, &files, mode, (&found, &version), &mut report)?;
