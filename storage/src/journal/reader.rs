@@ -248,8 +248,10 @@ impl JournalReader {
     pub(crate) fn newest_page(&self) -> Option<u64> {
         let mut page_index = self.map.current_page();
         for _ in 0..self.map.page_count() {
-            match self.first_sequence(page_index + 1) {
-                Some(sequence) if sequence != 0 => page_index += 1,
+            // What a stranger wrote over can be any number.
+            let Some(next) = page_index.checked_add(1) else { break };
+            match self.first_sequence(next) {
+                Some(sequence) if sequence != 0 => page_index = next,
                 _ => break,
             }
         }
