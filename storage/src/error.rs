@@ -252,12 +252,10 @@ pub enum StorageError {
         /// Where it is.
         path: PathBuf,
     },
-    /// Another process makes or deletes the snapshot of that name.
-    #[error("the snapshot {name:?} ({}) is being made or deleted by another process: let it finish, or take another name", path.display())]
+    /// Another process makes or deletes a snapshot of the stream.
+    #[error("a snapshot is being made or deleted in {} by another process: let it finish, and try again", path.display())]
     SnapshotBusy {
-        /// The name.
-        name: String,
-        /// Where it is.
+        /// Where snapshots lie.
         path: PathBuf,
     },
     /// A restore has begun here, and not come to its end: what is there is no bus.

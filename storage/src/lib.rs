@@ -119,7 +119,7 @@ pub use state::{StateBook, StateBookState, StateCounters, StateKeeper, StateRead
 pub use store::{
     RepairMode, Snapshot, StopSignal, Store, StoreBacklog, StoreCounters, StoreLevel, StoreRepairReport, StoreSettings, StoreStatus,
     StoreStep, StoreTail, StoreVerifyReport, create_snapshot, damaged_snapshots, delete_snapshot, delete_unfinished_snapshots,
-    list_snapshots, open_state, repair_store, restore_snapshot, store_status, verify_store,
+    list_snapshots, open_state, repair_store, restore_snapshot, store_status, unfinished_snapshots, verify_store,
 };
 pub use stored::StoreMark;
 pub use stream_state::{ConsumerState, Lag, PublisherState, StreamState, SubscriberState, stream_state};

@@ -5,7 +5,7 @@ use crate::{
     error::{Result, StorageError},
     journal::{JournalOpener, JournalProgress, JournalShared},
     registry::{Registry, RegistryWriter},
-    retention::make_directory as make_pin_directory,
+    retention::{keep_note, make_directory as make_pin_directory},
     stored::seq_stored,
     wal::{CutGroup, Journaler, JournalerControl, SpareAllocator, Tail, recover},
     writer_lock::WriterLock,
@@ -76,6 +76,8 @@ impl StreamWriter {
         let (stream, epoch) = (&writer.stream, writer.epoch.epoch);
         // The disk first: where it has no room, no journal is left in memory.
         let spares = SpareAllocator::start(stream, epoch, settings.segment_pages)?;
+        // Now, while nothing was deleted: retention must be able to say so on a disk that is full by then.
+        keep_note(stream)?;
         // A journal of this epoch can only be a leftover of files that were put back since; a reader may still map it: it is not emptied.
         remove_journal(stream, epoch)?;
         let shared = JournalShared::create(stream, epoch, settings.journal_pages, writer.tail.last_sequence)?;

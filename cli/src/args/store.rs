@@ -18,6 +18,9 @@ pub struct StoreArguments {
     /// While the store has more bytes than that, its oldest part is given up.
     #[arg(long, value_name = "BYTES")]
     pub keep_bytes: Option<u64>,
+    /// So many bytes of what would be given up are kept for cursors and readers that have not read them.
+    #[arg(long, value_name = "BYTES", default_value_t = StoreSettings::default().held_bytes_max)]
+    pub keep_held_bytes: u64,
     /// Delete segments of the write-ahead log that are stored, while its files have more bytes than that.
     #[arg(long, value_name = "BYTES")]
     pub wal_bytes: Option<u64>,
@@ -79,6 +82,7 @@ impl StoreArguments {
         StoreSettings {
             age_ns_max: self.keep_age.map(|age| u64::try_from(age.as_nanos()).unwrap_or(u64::MAX)),
             bytes_max: self.keep_bytes,
+            held_bytes_max: self.keep_held_bytes,
             compaction_bytes_per_s: self.compaction_rate,
             ..self.levels.settings()
         }

@@ -10,7 +10,7 @@ use std::time::{Duration, Instant};
 use tapewire_stdx::clock::Clock;
 use tapewire_storage::{
     Bus, LogReader, Snapshot, StorageError, Stream, create_snapshot, damaged_snapshots, delete_snapshot, delete_unfinished_snapshots,
-    list_snapshots, restore_snapshot,
+    list_snapshots, restore_snapshot, unfinished_snapshots,
 };
 
 /// How the names of snapshots begin that are made by themselves.
@@ -29,7 +29,14 @@ pub fn run(command: &SnapshotCommand) -> anyhow::Result<Outcome> {
             let snapshots: Vec<Value> = list_snapshots(&stream)?.iter().map(shown).collect();
             let damaged = damaged_snapshots(&stream)?;
             damaged.iter().for_each(|error| console::note(format_args!("tapewire: {error}")));
-            console::report(&json!({ "snapshots": snapshots, "damaged": damaged.len() }), it.output)?;
+            let unfinished = unfinished_snapshots(&stream)?;
+            for name in &unfinished {
+                console::note(format_args!(
+                    "tapewire: the snapshot {name:?} was begun and not finished, and its files keep their room: `tapewire snapshot delete` \
+                     removes it, `tapewire snapshot create` makes it anew"
+                ));
+            }
+            console::report(&json!({ "snapshots": snapshots, "damaged": damaged.len(), "unfinished": unfinished }), it.output)?;
             return Ok(if damaged.is_empty() { Outcome::Done } else { Outcome::Disagrees });
         }
         SnapshotCommand::Restore { snapshot: it, to } => (timed(&restore_snapshot(&stream(it)?, &it.name, to)?, begun), it.stream.output),

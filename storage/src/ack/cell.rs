@@ -138,6 +138,8 @@ impl AckCell {
         let (disk, directory) = (stream.disk(), acks_directory(stream));
         stream.bus().make_memory()?;
         disk.create_dir_all(&directory).map_err(StorageError::io("create", &directory))?;
+        let audience = stream.audience().unwrap_or_default();
+        disk.set_rights(&directory, audience.directory_mode(), None).map_err(StorageError::io("set the rights of", &directory))?;
         let path = ack_path(stream, name);
         let beside = directory.join(format!(".{name}.tmp"));
         // Not emptied in its place: one that was killed before it could rename has left nothing that counts.
@@ -145,7 +147,7 @@ impl AckCell {
             Err(error) if error.kind() != std::io::ErrorKind::NotFound => return Err(StorageError::io("remove", &beside)(error)),
             _ => {}
         }
-        let access = Access::CreateFor(stream.audience().unwrap_or_default());
+        let access = Access::CreateFor(audience);
         let file = disk.open(&beside, access).map_err(StorageError::io("create", &beside))?;
         if !file.try_lock().map_err(StorageError::io("lock", &beside))? {
             return Err(StorageError::CursorBusy { name: name.to_owned(), path: beside });

@@ -15,8 +15,8 @@ mod policy;
 mod prune;
 mod worker;
 
-pub(crate) use pin::{Pin, make_directory};
+pub(crate) use pin::{Pin, end_claims, make_directory};
 pub use policy::{Hold, Holder, RetentionChoice, RetentionPolicy, RetentionState, SegmentState, StoreHold};
 pub use prune::{PruneReport, prune_stream};
-pub(crate) use prune::{kept_from, note_kept};
+pub(crate) use prune::{holds, keep_note, kept_from, note_kept};
 pub use worker::{RetentionCounters, RetentionSettings, RetentionWorker};

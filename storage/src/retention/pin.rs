@@ -91,7 +91,7 @@ impl Pin {
 
     /// Whether the claim was ended: the oldest record that was kept then. What this reader needed before it was deleted.
     pub(crate) fn ended(&self) -> Option<u64> {
-        // SYNC: pairs with the release store in `end`: the files are deleted behind it.
+        // SYNC: pairs with the release store in `end_claims`: the files are deleted behind it.
         Some(word(&self.map, ENDED).load(Ordering::Acquire)).filter(|oldest| *oldest != 0)
     }
 
@@ -110,15 +110,14 @@ fn word(map: &MmapRaw, index: usize) -> &AtomicU64 {
     unsafe { AtomicU64::from_ptr(map.as_mut_ptr().cast::<u64>().add(index)) }
 }
 
-/// Ends the claims of living readers that stand at one of these sequences: records from `oldest` on are kept, and no others. How many.
-pub(super) fn end(stream: &Stream, overruled: &[Hold], oldest: u64) -> Result<usize> {
+/// Ends the claims of living readers that stand at one of these sequences: records from `oldest` on are kept, and no others.
+pub(crate) fn end_claims(stream: &Stream, overruled: &[Hold], oldest: u64) -> Result<()> {
     let is_overruled = |sequence| overruled.iter().any(|hold| hold.holder == Holder::Reader && hold.sequence == sequence);
     let directory = directory(stream);
-    let mut count = 0;
     let names = match stream.disk().list(&directory) {
         Ok(names) => names,
         // Nobody has a claim.
-        Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Ok(0),
+        Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Ok(()),
         Err(error) => return Err(StorageError::io("list", &directory)(error)),
     };
     for name in names {
@@ -135,10 +134,9 @@ pub(super) fn end(stream: &Stream, overruled: &[Hold], oldest: u64) -> Result<us
         if is_overruled(word(&map, NEEDED).load(Ordering::Relaxed)) {
             // SYNC: pairs with the acquire load in `Pin::ended`.
             word(&map, ENDED).store(oldest, Ordering::Release);
-            count += 1;
         }
     }
-    Ok(count)
+    Ok(())
 }
 
 impl Drop for Pin {
@@ -203,7 +201,7 @@ fn look(stream: &Stream, path: &Path) -> std::io::Result<Option<u64>> {
         return Ok(Some(0));
     }
     let map = file.map(PIN_BYTES, false)?;
-    // SYNC: pairs with the stores in `end` and `Pin::renew`.
+    // SYNC: pairs with the stores in `end_claims` and `Pin::renew`.
     if word(&map, ENDED).load(Ordering::Acquire) != 0 {
         return Ok(None);
     }

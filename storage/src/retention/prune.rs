@@ -66,10 +66,8 @@ pub fn prune_stream(stream: &Stream, policy: &RetentionPolicy, ts_now: u64) -> R
     let oldest = kept.first().map_or(state.newest_sequence, |segment| segment.first_sequence);
     say(stream, &choice.held_by, &choice.overruled, oldest);
     pass(FailPoint::PruneChosen);
-    if deleted.is_empty() {
-        keep_note(stream)?;
-    } else {
-        pin::end(stream, &choice.overruled, oldest)?;
+    if !deleted.is_empty() {
+        pin::end_claims(stream, &choice.overruled, oldest)?;
         note_kept(stream, oldest)?;
         pass(FailPoint::PruneNoted);
     }
@@ -112,9 +110,8 @@ fn say(stream: &Stream, held_by: &[Hold], overruled: &[Hold], oldest: u64) {
     }
 }
 
-/// What there is.
-fn look(stream: &Stream, ts_now: u64) -> Result<RetentionState> {
-    // Readers before cursors before segments: who comes later finds what is kept then.
+/// Who needs what: readers before cursors.
+pub(crate) fn holds(stream: &Stream) -> Result<Vec<Hold>> {
     let mut holds = pin::holds(stream)?;
     for (name, position) in Cursor::list(stream)? {
         let sequence = match position {
@@ -126,6 +123,13 @@ fn look(stream: &Stream, ts_now: u64) -> Result<RetentionState> {
         };
         holds.push(Hold { holder: Holder::Cursor(name), sequence });
     }
+    Ok(holds)
+}
+
+/// What there is.
+fn look(stream: &Stream, ts_now: u64) -> Result<RetentionState> {
+    // Before segments: who comes later finds what is kept then.
+    let holds = holds(stream)?;
     let mut segments = Vec::new();
     for first_sequence in list_segments(stream)? {
         let path = stream.path(&segment_name(first_sequence));
@@ -186,7 +190,7 @@ pub(crate) fn note_kept(stream: &Stream, oldest: u64) -> Result<()> {
 }
 
 /// Makes the file of [`note_kept`] while nothing is deleted, and where there is room: what is deleted first may be so because there is none.
-fn keep_note(stream: &Stream) -> Result<()> {
+pub(crate) fn keep_note(stream: &Stream) -> Result<()> {
     let path = stream.path("kept");
     match stream.disk().open(&path, Access::Read) {
         Err(error) if error.kind() == std::io::ErrorKind::NotFound => {}

@@ -8,13 +8,13 @@ use super::files::StoreFiles;
 use crate::{
     bus::Stream,
     disk::Access,
-    manifest::{Part, PartSpan, Version},
+    manifest::{Part, PartSpan},
 };
 
-/// The part by which the age of the oldest one is told: itself, or, where none of its records has a time, as of a writer that wrote nothing but
-/// its start, the first behind it that has some.
-pub(super) fn telling_part(version: &Version) -> Option<&Part> {
-    version.parts.iter().find(|part| part.span.ts_min <= part.span.ts_max)
+/// The part by which the age of the first of these is told: itself, or, where none of its records has a time, as of a writer that wrote nothing
+/// but its start, the first behind it that has some.
+pub(super) fn telling_part(parts: &[Part]) -> Option<&Part> {
+    parts.iter().find(|part| part.span.ts_min <= part.span.ts_max)
 }
 
 /// When the first of a part's files was written last, nanoseconds since the UNIX epoch; `None` where that is not known.
@@ -25,8 +25,12 @@ pub(super) fn ts_written(stream: &Stream, files: &StoreFiles, part: &Part) -> Op
 
 /// Whether records with these times, in files that were written at `ts_written`, are all older than `age_ns_max`.
 pub(super) fn is_older(span: &PartSpan, ts_written: Option<u64>, (ts_now, age_ns_max): (u64, u64)) -> bool {
-    let latest = span.ts_max.min(ts_written.unwrap_or(u64::MAX));
-    ts_now.saturating_sub(latest) > age_ns_max
+    ts_now.saturating_sub(ts_youngest(span, ts_written)) > age_ns_max
+}
+
+/// The latest time that a record of these times can be of, in files that were written at `ts_written`.
+pub(super) fn ts_youngest(span: &PartSpan, ts_written: Option<u64>) -> u64 {
+    span.ts_max.min(ts_written.unwrap_or(u64::MAX))
 }
 
 #[cfg(test)]

@@ -6,6 +6,7 @@ mod check;
 mod compact;
 mod compaction;
 mod files;
+mod give_up;
 mod listing;
 mod pace;
 mod pages;
@@ -30,6 +31,7 @@ pub use repair::{RepairMode, StoreRepairReport, repair_store};
 pub use settings::StoreSettings;
 pub use snapshot::{
     Snapshot, create_snapshot, damaged_snapshots, delete_snapshot, delete_unfinished_snapshots, list_snapshots, restore_snapshot,
+    unfinished_snapshots,
 };
 pub use status::{StoreBacklog, StoreStatus, store_status};
 pub use tail::{StoreCounters, StoreStep, StoreTail};

@@ -23,6 +23,8 @@ pub struct StoreSettings {
     pub age_ns_max: Option<u64>,
     /// While the store has more bytes than that, its oldest part is given up; `None` for any size.
     pub bytes_max: Option<u64>,
+    /// So many bytes of what is given up for age or size are kept for cursors and readers that still need them.
+    pub held_bytes_max: u64,
     /// Bytes of records that compaction takes in a second at most; `None` for no limit.
     pub compaction_bytes_per_s: Option<u64>,
     /// Memory of the keyed state before it goes to disk, bytes.
@@ -39,6 +41,7 @@ impl Default for StoreSettings {
             zstd_level: 1,
             age_ns_max: None,
             bytes_max: None,
+            held_bytes_max: 1 << 30,
             compaction_bytes_per_s: None,
             state_memory_bytes: 128 << 20,
         }

@@ -52,7 +52,7 @@ const TRIES_MAX: u32 = 16;
 /// writer or without.
 ///
 /// # Errors
-/// [`StorageError::SnapshotName`], [`StorageError::SnapshotExists`], [`StorageError::SnapshotBusy`] while another process makes it,
+/// [`StorageError::SnapshotName`], [`StorageError::SnapshotExists`], [`StorageError::SnapshotBusy`] while another process makes or deletes one,
 /// [`StorageError::NoStream`], damage, and what the file system says.
 pub fn create_snapshot(stream: &Stream, name: &str, ts_now: u64) -> Result<Snapshot> {
     if !is_name(name) {
@@ -61,45 +61,29 @@ pub fn create_snapshot(stream: &Stream, name: &str, ts_now: u64) -> Result<Snaps
     if stream.epoch()?.is_none() {
         return Err(no_stream(stream));
     }
-    let lock = SnapshotLock::take(stream, name)?;
+    let _lock = lock(stream)?;
     let path = StoreFiles::new(stream).snapshots().join(name);
     if small_file::read(stream.disk(), &path.join(FILE_NAME), FILE_NAME)?.is_some() {
-        lock.remove()?;
         return Err(StorageError::SnapshotExists { name: name.to_owned(), path });
     }
     let (first, last) = copy_until_whole(stream, &path)?;
     let snapshot = Snapshot { name: name.to_owned(), path, first, last, ts_made: ts_now };
     small_file::write(stream.disk(), &snapshot.path.join(FILE_NAME), FILE_NAME, &snapshot.payload())?;
-    lock.remove()?;
     Ok(snapshot)
 }
 
-/// The right to make or delete the snapshot of a name, as a locked file beside it.
-#[derive(Debug)]
-struct SnapshotLock<'a> {
-    stream: &'a Stream,
-    path: PathBuf,
-    /// Dropped with the right.
-    #[allow(dead_code, reason = "holds the lock")]
-    file: Box<dyn DiskFile>,
+/// The right to make and delete snapshots of a stream: as long as the file is open.
+fn lock(stream: &Stream) -> Result<Box<dyn DiskFile>> {
+    let directory = StoreFiles::new(stream).snapshots();
+    stream.disk().create_dir_all(&directory).map_err(StorageError::io("create", &directory))?;
+    let path = lock_path(stream);
+    let file = stream.disk().open(&path, Access::CreatePrivate).map_err(StorageError::io("create", &path))?;
+    if file.try_lock().map_err(StorageError::io("lock", &path))? { Ok(file) } else { Err(StorageError::SnapshotBusy { path: directory }) }
 }
 
-impl<'a> SnapshotLock<'a> {
-    fn take(stream: &'a Stream, name: &str) -> Result<Self> {
-        let directory = StoreFiles::new(stream).snapshots();
-        stream.disk().create_dir_all(&directory).map_err(StorageError::io("create", &directory))?;
-        let path = directory.join(format!(".{name}.lock"));
-        let file = stream.disk().open(&path, Access::CreatePrivate).map_err(StorageError::io("create", &path))?;
-        if !file.try_lock().map_err(StorageError::io("lock", &path))? {
-            return Err(StorageError::SnapshotBusy { name: name.to_owned(), path: directory.join(name) });
-        }
-        Ok(Self { stream, path, file })
-    }
-
-    /// Removes the file: whoever has it open still, and locks it now, finds the snapshot made or gone.
-    fn remove(self) -> Result<()> {
-        remove(self.stream, &self.path)
-    }
+/// The file is never removed: a lock on one that is gone would exclude nobody.
+fn lock_path(stream: &Stream) -> PathBuf {
+    StoreFiles::new(stream).snapshots().join(".lock")
 }
 
 fn no_stream(stream: &Stream) -> StorageError {
@@ -137,6 +121,22 @@ pub fn damaged_snapshots(stream: &Stream) -> Result<Vec<StorageError>> {
         }
     }
     Ok(damaged)
+}
+
+/// Names of snapshots that were begun and not finished; none while one is being made. Their files keep their room: [`create_snapshot`] of such a
+/// name makes it anew, and [`delete_snapshot`] removes what there is.
+///
+/// # Errors
+/// What the file system says.
+pub fn unfinished_snapshots(stream: &Stream) -> Result<Vec<String>> {
+    let path = lock_path(stream);
+    match stream.disk().open(&path, Access::Read) {
+        Ok(file) if file.is_locked().map_err(StorageError::io("look at", &path))? => return Ok(Vec::new()),
+        Err(error) if error.kind() != std::io::ErrorKind::NotFound => return Err(StorageError::io("open", &path)(error)),
+        _ => {}
+    }
+    let is_unfinished = |name: &String| matches!(read(stream, name), Ok(None));
+    Ok(names(stream)?.into_iter().filter(is_unfinished).collect())
 }
 
 fn names(stream: &Stream) -> Result<Vec<String>> {
@@ -204,18 +204,17 @@ fn begin_restore(stream: &Stream, to: &Path) -> Result<()> {
 /// Deletes a snapshot, whole or not.
 ///
 /// # Errors
-/// [`StorageError::NoSnapshot`], [`StorageError::SnapshotBusy`] while another process makes it, and what the file system says.
+/// [`StorageError::NoSnapshot`], [`StorageError::SnapshotBusy`] while another process makes or deletes one, and what the file system says.
 pub fn delete_snapshot(stream: &Stream, name: &str) -> Result<()> {
     let path = StoreFiles::new(stream).snapshots().join(name);
     if !is_name(name) || stream.disk().list(&path).is_err() {
         return Err(StorageError::NoSnapshot { name: name.to_owned(), path: stream.directory().to_owned() });
     }
-    let lock = SnapshotLock::take(stream, name)?;
+    let _lock = lock(stream)?;
     // From now on it is none.
     remove(stream, &path.join(FILE_NAME))?;
     sync_dir(stream, &path)?;
-    remove_tree(stream, &path)?;
-    lock.remove()
+    remove_tree(stream, &path)
 }
 
 /// Deletes what was begun under names that begin so, and not finished: its files keep their room. The caller is the only one who makes
@@ -234,7 +233,6 @@ pub fn delete_unfinished_snapshots(stream: &Stream, name_prefix: &str) -> Result
             Err(error) => return Err(StorageError::io("open", &file)(error)),
             Ok(_) => continue,
         }
-        remove(stream, &directory.join(format!(".{name}.lock")))?;
         deleted += 1;
     }
     Ok(deleted)

@@ -5,7 +5,6 @@
 //! what is to be done next, so nothing is done twice.
 
 use super::{
-    age::{is_older, telling_part, ts_written},
     compaction::{Compaction, choose},
     files::{StoreFiles, remove, sync_dir, temporary, write_whole},
     listing::listed_parts,
@@ -96,16 +95,18 @@ pub struct StoreCounters {
 /// The write side of a stream's store: one at a time, in any process, beside the stream's writer or without.
 #[derive(Debug)]
 pub struct StoreTail {
-    stream: Stream,
-    files: StoreFiles,
+    pub(super) stream: Stream,
+    pub(super) files: StoreFiles,
     settings: StoreSettings,
     mark: StoreMark,
-    manifest: Manifest,
-    state: StoreState,
-    counters: StoreCounters,
+    pub(super) manifest: Manifest,
+    pub(super) state: StoreState,
+    pub(super) counters: StoreCounters,
     stop: StopSignal,
     /// Steps so far.
     turn: u32,
+    /// Whether somebody keeps a part that would go otherwise, as far as was said.
+    pub(super) is_held: bool,
 }
 
 /// A piece of work that may have nothing to do.
@@ -130,7 +131,7 @@ impl StoreTail {
         check_end(&files, manifest.version(), mark.seq_stored())?;
         let state = StoreState::open(stream, &manifest, settings.state_memory_bytes)?;
         let counters = StoreCounters::default();
-        let mut tail = Self { stream: stream.clone(), files, settings, mark, manifest, state, counters, stop, turn: 0 };
+        let mut tail = Self { stream: stream.clone(), files, settings, mark, manifest, state, counters, stop, turn: 0, is_held: false };
         // Before anything is removed: what nobody names may be what a repair can use.
         tail.check_files()?;
         tail.counters.orphans = tail.files.remove_orphans(stream, tail.manifest.version())?;
@@ -303,40 +304,6 @@ impl StoreTail {
         }
     }
 
-    /// Gives up the oldest part, where it is too old or the store too large.
-    fn give_up(&mut self, ts_now: u64) -> Result<StoreStep> {
-        let version = self.manifest.version();
-        let Some(part) = version.parts.first().copied().filter(|_| version.parts.len() > 1) else { return Ok(StoreStep::Idle) };
-        let bytes: u64 = version.parts.iter().map(|part| part.span.bytes).sum();
-        let is_old = self.settings.age_ns_max.zip(telling_part(version)).is_some_and(|(age_ns_max, part)| {
-            let is_older = |ts_written| is_older(&part.span, ts_written, (ts_now, age_ns_max));
-            // Nobody asks the file system as long as the times say it.
-            is_older(None) || is_older(ts_written(&self.stream, &self.files, part))
-        });
-        let is_much = self.settings.bytes_max.is_some_and(|bytes_max| bytes > bytes_max);
-        if !is_old && !is_much {
-            return Ok(StoreStep::Idle);
-        }
-        // What it amounts to is kept: the state takes it in first, before anything more is taken, with the rest of an event that ends behind it.
-        if self.state.settled() < part.span.last {
-            let is_more = self.state.take(&mut self.manifest)?;
-            return Ok(if is_more { StoreStep::State { through: self.state.sequence() } } else { StoreStep::Idle });
-        }
-        // A restart, and whoever starts with the state, go on behind what is in its files.
-        if self.state.saved() < part.span.last {
-            match self.state.save(&mut self.manifest) {
-                Err(error) if error.is_no_room() => tracing::warn!(%error, "a part goes before the state of it is written out"),
-                other => drop(other?),
-            }
-        }
-        let (first, last) = (part.span.first, part.span.last);
-        self.manifest.log(&[removal(&part), Edit::Keep { first: last + 1 }])?;
-        pass(FailPoint::StoreDropLogged);
-        self.remove_parts(&[part])?;
-        self.counters.drops += 1;
-        Ok(StoreStep::Dropped { first, last })
-    }
-
     fn compact(&mut self) -> Result<StoreStep> {
         match choose(self.manifest.version(), &self.settings) {
             Some(Compaction::Seal(parts)) => self.replace(&parts, 1),
@@ -413,12 +380,12 @@ impl StoreTail {
         })
     }
 
-    fn remove_parts(&self, parts: &[Part]) -> Result<()> {
+    pub(super) fn remove_parts(&self, parts: &[Part]) -> Result<()> {
         parts.iter().flat_map(|part| self.files.of_part(part)).try_for_each(|path| remove(&self.stream, &path))
     }
 }
 
-fn removal(part: &Part) -> Edit {
+pub(super) fn removal(part: &Part) -> Edit {
     match part.level {
         0 => Edit::RemoveSegment { first: part.span.first },
         level => Edit::RemoveTable { level, first: part.span.first },

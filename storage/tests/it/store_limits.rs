@@ -8,8 +8,8 @@ use crate::{
 };
 use tapewire_schemas::{Event, Payload, Side, Stamp, Trade};
 use tapewire_storage::{
-    Bus, Cursor, CursorPosition, Found, LogReader, RetentionPolicy, Standing, StateReader, StopSignal, StorageError, Store, StoreHold,
-    StoreSettings, StoreStep, StoreTail, StreamWriter, WalSettings, open_state, prune_stream,
+    Bus, ClaimEnded, Cursor, CursorPosition, Found, LogReader, RetentionPolicy, Standing, StateReader, StopSignal, StorageError, Store,
+    StoreHold, StoreSettings, StoreStep, StoreTail, Stream, StreamWriter, WalSettings, open_state, prune_stream,
 };
 
 const HOUR_NS: u64 = 3_600_000_000_000;
@@ -179,4 +179,54 @@ fn the_state_is_written_out_before_its_events_go() {
         }
     }
     assert!(dropped_count > 2);
+}
+
+/// What somebody still needs of the store is given up only beyond the bound; whose it was loses its claim, and is told.
+#[test]
+fn what_is_needed_stays_in_the_store_up_to_the_bound() {
+    let test = TestBus::in_memory();
+    let stream = test.bus.stream(STREAM);
+    written(&test.bus, 8);
+    settle(&mut open(&test.bus, hot()));
+    let parts = stored_parts(&stream);
+    let everything = RetentionPolicy { bytes_max: Some(0), store: StoreHold::Required, ..RetentionPolicy::default() };
+    prune_stream(&stream, &everything, 0).unwrap();
+    let mut reader = LogReader::open(&stream).unwrap();
+    assert_eq!(reader.seek(parts[2]).unwrap(), Found::Page);
+    Cursor::open(&stream, "late").unwrap().store(CursorPosition { epoch: 1, sequence: parts[4], ts_updated: 7 }).unwrap();
+    let bounded = |held_bytes_max| {
+        settle(&mut open(&test.bus, StoreSettings { bytes_max: Some(0), held_bytes_max, ..hot() }));
+        stored_parts(&stream)
+    };
+    // Only the newest would stay.
+    assert_eq!(bounded(u64::MAX), parts[2..]);
+    assert_eq!(reader.claim_ended(), None);
+    // What the reader needs goes, and its claim with the first part of that; what the cursor needs fits.
+    let held_bytes = stored_bytes(&stream, parts[4]..parts[parts.len() - 1]);
+    assert_eq!(bounded(held_bytes), parts[4..]);
+    assert!(matches!(reader.seek(parts[3]), Err(StorageError::Pruned { oldest, .. }) if oldest == parts[4]));
+    assert_eq!(reader.claim_ended(), Some(ClaimEnded { sequence: parts[3], oldest: parts[3] }));
+    assert_eq!(reader.seek(parts[4]).unwrap(), Found::Page);
+    drop(reader);
+    assert_eq!(bounded(u64::MAX), parts[4..]);
+    Cursor::delete(&stream, "late").unwrap();
+    assert_eq!(bounded(u64::MAX), parts[parts.len() - 1..]);
+}
+
+/// Bytes of the segments that begin in a range, and of their footers.
+fn stored_bytes(stream: &Stream, range: std::ops::Range<u64>) -> u64 {
+    let directory = stream.directory().join("store/segments");
+    let names = names_with(&directory, "").into_iter().filter(|name| range.contains(&first_of(name)));
+    names.map(|name| std::fs::metadata(directory.join(name)).unwrap().len()).sum()
+}
+
+/// The number in the name of a file.
+fn first_of(name: &str) -> u64 {
+    name.split(['_', '.']).find_map(|word| word.parse().ok()).unwrap()
+}
+
+/// First records of the segments that the store has.
+fn stored_parts(stream: &Stream) -> Vec<u64> {
+    let names = names_with(&stream.directory().join("store/segments"), ".log");
+    names.iter().map(|name| first_of(name)).collect()
 }
