@@ -104,6 +104,11 @@ pub enum LaggardState {
     Stopped,
     /// It had acknowledged records that a later epoch took back, and does not know yet.
     RolledBack,
+    /// Its next records are not kept any more: it was too slow, and cannot have them. It goes on behind the gap, if it wants to.
+    Pruned {
+        /// The oldest that is kept.
+        oldest: u64,
+    },
 }
 
 impl fmt::Display for Laggard {
@@ -115,6 +120,9 @@ impl fmt::Display for Laggard {
             LaggardState::Dead { pid } => write!(to, "{name:?} is dead (process {pid})")?,
             LaggardState::Stopped => write!(to, "{name:?} is stopped: nobody runs it")?,
             LaggardState::RolledBack => write!(to, "{name:?} acknowledged records that were taken back")?,
+            LaggardState::Pruned { oldest } => {
+                write!(to, "{name:?} was too slow: its claim was ended, and nothing before sequence {oldest} is kept")?;
+            }
         }
         write!(to, ", {behind} behind at {acked}")
     }
@@ -170,7 +178,11 @@ impl AckWatch {
         self.log.look()?;
         let (stream, log) = (&self.stream, &mut self.log);
         self.consumers.iter_mut().try_for_each(|it| it.look(stream, log))?;
-        Ok(self.consumers.iter().filter_map(|it| it.lag(sequence)).collect())
+        if self.consumers.iter().all(|it| it.lag(sequence, 0).is_none()) {
+            return Ok(Vec::new());
+        }
+        let oldest = log.oldest()?.unwrap_or(0);
+        Ok(self.consumers.iter().filter_map(|it| it.lag(sequence, oldest)).collect())
     }
 
     /// Waits, by the strategy `by`, until all have acknowledged everything up to `sequence`. One that is dead may come back until `timeout` has
@@ -218,11 +230,13 @@ impl Watched {
         Ok(())
     }
 
-    fn lag(&self, sequence: u64) -> Option<Laggard> {
+    /// Where it has not acknowledged `sequence`, of a stream of which `oldest` is the first record that is kept.
+    fn lag(&self, sequence: u64, oldest: u64) -> Option<Laggard> {
         let acked = self.place.1.min(self.kept_until) - 1;
         let state = match self.life {
             _ if self.is_missing => LaggardState::Missing,
             _ if self.kept_until < self.place.1 => LaggardState::RolledBack,
+            _ if self.place.1 < oldest => LaggardState::Pruned { oldest },
             ConsumerLife::Running { .. } => LaggardState::Behind,
             ConsumerLife::Dead { pid } => LaggardState::Dead { pid },
             ConsumerLife::Stopped => LaggardState::Stopped,

@@ -20,6 +20,7 @@ use crate::{
     store::StorePages,
     wal::{Validity, list_segments, validate},
 };
+pub(crate) use head::oldest_kept;
 pub(crate) use segment::OpenSegment;
 pub use standing::Standing;
 use tapewire_schemas::{PAGE_BYTES, PageView};

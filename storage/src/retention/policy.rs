@@ -11,7 +11,8 @@ pub struct RetentionPolicy {
     pub age_ns_max: Option<u64>,
     /// While the files have more bytes than that, the oldest may go; `None` for any size.
     pub bytes_max: Option<u64>,
-    /// So many bytes of what may go are kept for cursors and readers that still need them.
+    /// So many bytes of what may go are kept for cursors and readers that still need them. Whoever loses something all the same has no claim from
+    /// then on.
     pub held_bytes_max: u64,
     /// Whether a store must have a record before it may go.
     pub store: StoreHold,

@@ -10,6 +10,7 @@ use crate::{
     disk::Access,
     error::{Result, StorageError},
     journal::JournalCopy,
+    log::oldest_kept,
     small_file,
     store::StorePages,
     stored::seq_stored,
@@ -110,11 +111,17 @@ fn say(stream: &Stream, held_by: &[Hold], overruled: &[Hold], oldest: u64) {
     }
 }
 
-/// Who needs what: readers before cursors.
+/// Who needs what: readers before cursors. A cursor whose next records are gone, in log and store, has lost its claim: its consumer is told so when
+/// it goes on, and until then nothing is kept for it.
 pub(crate) fn holds(stream: &Stream) -> Result<Vec<Hold>> {
     let mut holds = pin::holds(stream)?;
+    let oldest = oldest_kept(stream).unwrap_or_else(|error| {
+        tracing::warn!(stream = stream.name(), %error, "what is kept cannot be known: every cursor holds what it needs");
+        None
+    });
     for (name, position) in Cursor::list(stream)? {
         let sequence = match position {
+            Ok(position) if oldest.is_some_and(|oldest| position.sequence < oldest) => continue,
             Ok(position) => position.sequence,
             Err(error) => {
                 tracing::warn!(stream = stream.name(), %error, "a cursor cannot be read: it is taken to need everything");

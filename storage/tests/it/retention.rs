@@ -7,8 +7,8 @@ use crate::{
 };
 use tapewire_schemas::{PAGE_BYTES, RECORDS_OFFSET, Slot};
 use tapewire_storage::{
-    Bus, ClaimEnded, Cursor, CursorPosition, Found, Holder, LogReader, PruneReport, RetentionPolicy, RetentionSettings, RetentionWorker,
-    StorageError, StoreHold, StoreMark, StreamWriter, prune_stream, recover_stream, verify_stream,
+    AckWatch, Bus, ClaimEnded, Cursor, CursorPosition, Found, Holder, LaggardState, LogReader, PruneReport, RetentionPolicy,
+    RetentionSettings, RetentionWorker, StorageError, StoreHold, StoreMark, StreamWriter, prune_stream, recover_stream, verify_stream,
 };
 
 const SIGKILL: i32 = 9;
@@ -234,6 +234,12 @@ fn a_cursor_keeps_its_records_up_to_the_bound() {
     std::fs::write(stream.directory().join("cursors/risk"), "garbage").unwrap();
     let report = prune(&test.bus, &bounded);
     assert_eq!((report.deleted.len(), report.held_by[0].sequence), (0, 0));
+    // One that lost records holds nothing any more, and whoever waits for it is told why.
+    cursor.store(CursorPosition { epoch: 1, sequence: before[2], ts_updated: 0 }).unwrap();
+    let laggards = AckWatch::open(&stream, &["risk"]).unwrap().look(last).unwrap();
+    assert_eq!(laggards.iter().map(|it| it.state).collect::<Vec<_>>(), [LaggardState::Pruned { oldest: before[3] }]);
+    let report = prune(&test.bus, &keep_nothing());
+    assert_eq!((report.deleted, report.held_by, report.overruled), (before[3..5].to_vec(), Vec::new(), Vec::new()));
     check(&test.bus, last);
 }
 
@@ -433,7 +439,8 @@ fn any_order_of_writers_readers_cursors_and_pruners() {
                     // Nothing that the cursor needs and that was there is gone; nothing is left that nobody needs.
                     let needed = |sequence: u64| before[before.partition_point(|first| *first <= sequence.max(before[0])) - 1];
                     let wanted = before[before.len() - before.len().min((keep / SEGMENT_BYTES).max(1) as usize)];
-                    let by_cursor = cursor_at.map_or(u64::MAX, needed);
+                    // One that stands before everything has lost its claim.
+                    let by_cursor = cursor_at.filter(|at| *at >= before[0]).map_or(u64::MAX, needed);
                     assert!(left[0] <= by_cursor.min(wanted), "{what}: {} is left, the cursor needs {by_cursor}", left[0]);
                     if reader.is_none() {
                         assert_eq!(left[0], by_cursor.min(wanted), "{what}");
