@@ -144,6 +144,7 @@ fn subscriber_json(subscriber: &SubscriberState, now_ns: u64) -> Value {
     let source = ["nowhere", "shared memory", "log"].get(it.source as usize).copied().unwrap_or("unknown");
     json!({
         "pid": subscriber.pid, "alive": subscriber.is_alive, "tier": tier, "age_ms": age_ms(it.updated_ns, now_ns), "position": it.position,
+        "phase": subscriber.phase.to_string(),
         "behind": subscriber.lag.records, "behind_ms": lag_ms(subscriber.lag), "fill_pages": fill.map(|(pages, _)| pages),
         "fill_pages_max": fill.map(|(_, max)| max), "consumers": subscriber.consumers, "source": source, "events": it.events, "events_live": it.events_live,
         "lapped": it.lapped, "healed": it.healed, "records_healed": it.records_healed, "skips": it.skips,

@@ -148,6 +148,10 @@ pub struct SubscriberNumbers {
     pub pages_max: u64,
     /// Since when it has a port in shared memory, nanoseconds since the UNIX epoch; 0 where it has none.
     pub attached_ns: u64,
+    /// First sequence that it was to read; 0 while that is not known.
+    pub asked_from: u64,
+    /// Where it last went over from the log to shared memory; 0 where it never did.
+    pub joined_at: u64,
 }
 
 const _: () = assert!(size_of::<PublisherNumbers>() <= PULSE_INDEX * 8 && size_of::<SubscriberNumbers>() <= NUMBER_COUNT * 8);

@@ -67,6 +67,7 @@ mod journal;
 mod level0;
 mod log;
 mod manifest;
+mod phase;
 mod prefetch;
 mod registry;
 mod retention;
@@ -109,6 +110,7 @@ pub use level0::{FooterSummary, ScanBounds};
 pub use log::{ClaimEnded, Found, LogReader, Refresh, Standing};
 pub use manifest::ManifestLine;
 pub use memmap2::MmapRaw;
+pub use phase::Phase;
 pub use registry::{AccountDefinition, Definition, RebuiltRegistry, Registry, RegistryWriter, rebuild_registry};
 pub use retention::{
     Hold, Holder, PruneReport, RetentionChoice, RetentionCounters, RetentionPolicy, RetentionSettings, RetentionState, RetentionWorker,

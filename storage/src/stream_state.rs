@@ -6,6 +6,7 @@ use crate::{
     cell::{CellNumbers, CellReport, CellRole, PublisherNumbers, SubscriberNumbers},
     error::{Result, StorageError},
     log::{LogReader, Standing},
+    phase::Phase,
 };
 use tapewire_schemas::{RECORDS_OFFSET, Slot};
 
@@ -48,6 +49,8 @@ pub struct SubscriberState {
     pub tier: u32,
     /// What it says of itself: position, source, heals, drops and others.
     pub numbers: SubscriberNumbers,
+    /// Where it is on the way from history to shared memory, by its own position and what is published now.
+    pub phase: Phase,
     /// How far behind it is.
     pub lag: Lag,
     /// Pages of shared memory between it and the newest, and how many there may be before it is lapped; `None` where it reads elsewhere.
@@ -108,7 +111,8 @@ pub fn stream_state(stream: &Stream, cells: &[CellReport]) -> Result<StreamState
                 let lag = look.lag(numbers.position, seq_published)?;
                 let of_process = |it: &&ConsumerState| it.report.life == ConsumerLife::Running { pid };
                 let consumers = consumers.iter().filter(of_process).map(|it| it.report.name.clone()).collect();
-                subscribers.push(SubscriberState { pid, is_alive, tier, numbers, lag, fill: None, consumers });
+                let phase = phase(&numbers, seq_published);
+                subscribers.push(SubscriberState { pid, is_alive, tier, numbers, phase, lag, fill: None, consumers });
             }
             _ => {}
         }
@@ -122,6 +126,15 @@ pub fn stream_state(stream: &Stream, cells: &[CellReport]) -> Result<StreamState
     let disk_free_bytes = stream.disk().free_bytes(stream.directory()).ok();
     let (epoch, oldest) = (stream.epoch()?, look.log.oldest()?);
     Ok(StreamState { epoch, oldest, seq_published, seq_durable, disk_free_bytes, publishers, subscribers, consumers })
+}
+
+fn phase(numbers: &SubscriberNumbers, head: u64) -> Phase {
+    let SubscriberNumbers { source, position, asked_from: from, joined_at, .. } = *numbers;
+    match source {
+        SOURCE_SHARED_MEMORY => Phase::Live { joined_at },
+        _ if head >= position => Phase::History { from, position, head },
+        _ => Phase::CaughtUp { position },
+    }
 }
 
 struct Look {

@@ -26,12 +26,12 @@ use crate::{
     filter::Filter,
     place::{PageKey, end_of, filter_of, placed, start_of},
     prepared::{Merged, Prepared},
-    settings::{Conflation, End, Phase, Polled, Start, SubscriberCounters, SubscriberSettings, Through, Tier, Visibility, WhenLapped},
+    settings::{Conflation, End, Polled, Start, SubscriberCounters, SubscriberSettings, Through, Tier, Visibility, WhenLapped},
     snapshot::snapshot,
 };
 use std::time::{Duration, Instant};
 use tapewire_schemas::{Body, ControlCode, EventRef, Kind};
-use tapewire_storage::{Bus, CursorPosition, DurableWatch, LogReader, Stream};
+use tapewire_storage::{Bus, CursorPosition, DurableWatch, LogReader, Phase, Stream};
 use tapewire_transport::{PageReader, TransportConfig, TransportError};
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

@@ -378,6 +378,8 @@ fn stat_shows_who_has_acknowledged_what() {
     assert!(of_publisher["journal_pages_used"].as_u64() <= of_publisher["journal_pages"].as_u64(), "{seen}");
     assert!(of_publisher["not_durable"].is_u64() && of_publisher["refused"] == 0 && seen["disk_free_bytes"].as_u64() > Some(0), "{seen}");
     assert!(of_subscriber["behind"].is_u64() && of_subscriber["fill_pages"].as_u64() < of_subscriber["fill_pages_max"].as_u64(), "{seen}");
+    let joined_at = of_subscriber["phase"].as_str().and_then(|phase| phase.strip_prefix("joined at ")?.parse::<u64>().ok());
+    assert!(joined_at.is_some_and(|at| (1..=of_subscriber["position"].as_u64().unwrap()).contains(&at)), "{seen}");
     assert_eq!((&of_subscriber["consumers"][0], of_subscriber["sequences_skipped"].as_u64()), (&"ui".into(), Some(0)), "{seen}");
     assert_eq!((&of_consumer["name"], &of_consumer["state"], &of_consumer["standing"]), (&"ui".into(), &"running".into(), &"good".into()));
     assert_eq!(of_consumer["pid"], consumer.pid());

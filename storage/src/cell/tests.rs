@@ -63,6 +63,8 @@ fn the_layout_is_the_drawn_one() {
         (offset_of!(SubscriberNumbers, page_index), 128),
         (offset_of!(SubscriberNumbers, pages_max), 136),
         (offset_of!(SubscriberNumbers, attached_ns), 144),
+        (offset_of!(SubscriberNumbers, asked_from), 152),
+        (offset_of!(SubscriberNumbers, joined_at), 160),
     ];
     for (found, drawn) in fields {
         assert_eq!(found, drawn);

@@ -93,6 +93,8 @@ impl Subscriber {
             page_index: self.page.1,
             pages_max: u64::from(self.transport.lag_pages_max),
             attached_ns: self.telling.attached_ns,
+            asked_from: self.start,
+            joined_at: self.joined_at,
         });
     }
 }
