@@ -7,7 +7,10 @@ use crate::{
     storage_error,
     wanted::{Wanted, check_known},
 };
-use std::time::{Duration, Instant};
+use std::{
+    path::Path,
+    time::{Duration, Instant},
+};
 use tapewire_schemas::{EventRef, Kind};
 use tapewire_stdx::{cores, wait::Wait};
 use tapewire_storage::{Bus, LogReader, Registry, StorageError};
@@ -30,10 +33,10 @@ pub struct Following {
 }
 
 /// Waits for the stream as long as asked; whether it came, whoever opens it says.
-pub fn await_stream(arguments: &ReadArguments, stop: &StopFlag) -> anyhow::Result<()> {
-    let deadline = Instant::now() + Duration::from_secs(arguments.wait_seconds);
+pub fn await_stream((bus, stream): (&Path, &str), wait_seconds: u64, stop: &StopFlag) -> anyhow::Result<()> {
+    let deadline = Instant::now() + Duration::from_secs(wait_seconds);
     while Instant::now() < deadline && !stop.is_raised() {
-        match Bus::open(&arguments.bus).and_then(|bus| LogReader::open(&bus.stream(&arguments.stream))) {
+        match Bus::open(bus).and_then(|bus| LogReader::open(&bus.stream(stream))) {
             Err(StorageError::NoBus { .. } | StorageError::NoStream { .. }) => Wait::Sleep(Duration::from_millis(5)).once(),
             other => return Ok(other.map(drop)?),
         }

@@ -11,6 +11,7 @@ mod demo;
 mod digest;
 mod doctor;
 mod follow;
+mod gateway;
 mod help;
 mod inspect;
 mod merge;
@@ -31,6 +32,7 @@ mod wanted;
 use args::{Arguments, Command};
 use clap::Parser as _;
 use std::process::ExitCode;
+use tapewire_gateway::GatewayError;
 use tapewire_publisher::{PublishError, feed::FeedError};
 use tapewire_storage::StorageError;
 use tapewire_subscribers::SubscribeError;
@@ -75,6 +77,7 @@ fn main() -> ExitCode {
         Command::Prune(settings) => prune::run(&settings),
         Command::Store(settings) => store::run(&settings),
         Command::Snapshot(settings) => store::snapshot::run(&settings.command),
+        Command::Gateway(settings) => gateway::run(&settings),
         Command::Query(settings) => query::run(&settings),
         Command::Compact(settings) => compact::run(&settings),
         Command::Repair(settings) => repair::run(&settings),
@@ -106,7 +109,9 @@ fn storage_error(error: &anyhow::Error) -> Option<&StorageError> {
         let direct = cause.downcast_ref::<StorageError>();
         let published = cause.downcast_ref::<PublishError>().and_then(|e| if let PublishError::Storage(s) = e { Some(s) } else { None });
         let subscribed = cause.downcast_ref::<SubscribeError>().and_then(of_stream);
-        direct.or(published).or(subscribed)
+        let served =
+            cause.downcast_ref::<GatewayError>().and_then(|e| if let GatewayError::Subscribe(s) = e { of_stream(s) } else { None });
+        direct.or(published).or(subscribed).or(served)
     })
 }
 

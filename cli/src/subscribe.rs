@@ -22,7 +22,7 @@ const STATS_INTERVAL: Duration = Duration::from_secs(1);
 pub fn run(arguments: &SubscribeArguments) -> anyhow::Result<Outcome> {
     let stop = StopFlag::install()?;
     if arguments.ack.is_some() {
-        follow::await_stream(&arguments.read, &stop)?;
+        follow::await_stream((&arguments.read.bus, &arguments.read.stream), arguments.read.wait_seconds, &stop)?;
     }
     let mut keeper = CursorKeeper::open(&arguments.read, arguments.ack.as_deref())?;
     let mut read = arguments.read.clone();

@@ -1,5 +1,6 @@
 //! The command line, as it is written.
 
+mod gateway;
 mod keep;
 mod merge;
 mod publish;
@@ -8,6 +9,7 @@ mod read;
 mod store;
 mod tools;
 
+pub use gateway::GatewayArguments;
 pub use keep::{CursorArguments, CursorCommand, OneCursorArguments, PruneArguments, RetentionArguments};
 pub use merge::MergeArguments;
 pub use publish::{ClockSource, DemoArguments, FeedSource, PublishArguments};
@@ -112,6 +114,8 @@ pub enum Command {
     Store(StoreArguments),
     /// Make, list, restore and delete snapshots of a stream: everything that is durable, at the price of names.
     Snapshot(SnapshotArguments),
+    /// Serve a stream to clients on other machines: WebSocket streams and REST that existing clients know.
+    Gateway(GatewayArguments),
     /// Ask a stream's history: ranges, the newest, trades, orders, accounts, sequences.
     Query(QueryArguments),
     /// Seal and merge everything that a store has, now.

@@ -17,6 +17,7 @@ mod durability;
 mod fail_points;
 mod formats;
 mod full;
+mod gateway;
 mod history;
 mod input;
 mod inspect;
