@@ -60,7 +60,7 @@ pub struct Wanted {
 type Question = Box<dyn FnOnce(&Market) + Send>;
 
 enum Command {
-    Subscribe { client: Arc<Client>, wanted: Vec<Wanted>, reply: oneshot::Sender<Result<(), UnknownInstrument>> },
+    Subscribe { client: Arc<Client>, wanted: Vec<Wanted>, behind: u64, reply: oneshot::Sender<Result<u64, UnknownInstrument>> },
     Unsubscribe { client_id: u64, names: Vec<StreamName>, reply: oneshot::Sender<()> },
     Leave { client_id: u64 },
     Ask(Question),
@@ -128,13 +128,14 @@ impl Hub {
         })
     }
 
-    /// Adds streams to what a client has: all of them, or none. What it has already it keeps.
+    /// Adds streams to what a client has: all of them, or none. What it has already it keeps. Messages of events up to `behind` are not for it.
+    /// Returns behind which sequence the streams begin.
     ///
     /// # Errors
     /// [`HubError`].
-    pub async fn subscribe(&self, client: &Arc<Client>, wanted: Vec<Wanted>) -> Result<(), HubError> {
+    pub async fn subscribe(&self, client: &Arc<Client>, wanted: Vec<Wanted>, behind: u64) -> Result<u64, HubError> {
         let (reply, answer) = oneshot::channel();
-        self.send(Command::Subscribe { client: Arc::clone(client), wanted, reply })?;
+        self.send(Command::Subscribe { client: Arc::clone(client), wanted, behind, reply })?;
         answer.await.map_err(|_| HubError::Ended)?.map_err(HubError::Unknown)
     }
 
@@ -212,6 +213,8 @@ fn open(bus: &Bus, stream_name: &str) -> Result<(Subscriber, Market), SubscribeE
 struct Member {
     client: Arc<Client>,
     stream: Option<Arc<str>>,
+    /// It has everything up to here already.
+    behind: u64,
 }
 
 #[derive(Debug, Default)]
@@ -254,6 +257,8 @@ struct Reading {
     topics: BTreeMap<(usize, Channel), Topic>,
     /// Instruments of which somebody has a stream with ticks.
     ticking: BTreeSet<(usize, Channel)>,
+    /// Everything up to here was handed on.
+    position: u64,
     clock: Clock,
     next_tick: u64,
 }
@@ -262,7 +267,7 @@ impl Reading {
     fn new(market: Market, commands: mpsc::Receiver<Command>) -> Self {
         let clock = Clock::new();
         let next_tick = clock.now_ns() / TICK_NS + 1;
-        Self { market, commands, topics: BTreeMap::new(), ticking: BTreeSet::new(), clock, next_tick }
+        Self { market, commands, topics: BTreeMap::new(), ticking: BTreeSet::new(), position: 0, clock, next_tick }
     }
 
     fn run(mut self, subscriber: &mut Subscriber, stop: &AtomicBool) -> Result<(), SubscribeError> {
@@ -277,13 +282,10 @@ impl Reading {
             while let Ok(command) = self.commands.try_recv() {
                 self.carry_out(command);
             }
-            let polled =
-                subscriber.poll_merged(
-                    POLL_EVENTS,
-                    |merged, event| {
-                        if merged.event_count == 0 { self.market.load(event) } else { self.hand_on(event) }
-                    },
-                );
+            let polled = subscriber.poll_merged(POLL_EVENTS, |merged, event| {
+                self.position = event.last_sequence();
+                if merged.event_count == 0 { self.market.load(event) } else { self.hand_on(event) }
+            });
             self.tick();
             match polled {
                 Ok(Polled::More) => {}
@@ -300,9 +302,10 @@ impl Reading {
 
     fn carry_out(&mut self, command: Command) {
         match command {
-            Command::Subscribe { client, wanted, reply } => {
+            Command::Subscribe { client, wanted, behind, reply } => {
+                let behind = behind.max(self.position);
                 // Whoever asked may be gone.
-                let _ = reply.send(self.subscribe(&client, wanted));
+                let _ = reply.send(self.subscribe(&client, wanted, behind).map(|()| behind));
             }
             Command::Unsubscribe { client_id, names, reply } => {
                 for name in names {
@@ -320,13 +323,13 @@ impl Reading {
         }
     }
 
-    fn subscribe(&mut self, client: &Arc<Client>, wanted: Vec<Wanted>) -> Result<(), UnknownInstrument> {
+    fn subscribe(&mut self, client: &Arc<Client>, wanted: Vec<Wanted>, behind: u64) -> Result<(), UnknownInstrument> {
         let indices: Vec<usize> = wanted.iter().map(|it| self.market.catalog().find(&it.name.instrument)).collect::<Result<_, _>>()?;
         for (index, Wanted { name, stream }) in indices.into_iter().zip(wanted) {
             let key = (index, name.channel);
             let members = &mut self.topics.entry(key).or_default().members;
             if members.iter().all(|member| member.client.id != client.id) {
-                members.push(Member { client: Arc::clone(client), stream });
+                members.push(Member { client: Arc::clone(client), stream, behind });
             }
             if ticks(name.channel).is_some() {
                 self.ticking.insert(key);
@@ -355,39 +358,35 @@ impl Reading {
     /// Hands an event to who has a stream of it.
     fn hand_on(&mut self, event: &EventRef<'_>) {
         let Some((index, change)) = self.market.observe(event) else { return };
-        let topics = &mut self.topics;
-        if topics.is_empty() {
+        if self.topics.is_empty() {
             return;
         }
-        // What changed is in the market's own memory, which is not looked at again before it was handed on.
         match change {
             Change::Trade(trade) => {
-                let (trade, listing) = (*trade, Arc::clone(self.market.listing(index)));
-                let write = || json::trade(&listing, &trade);
-                hand(topics, (index, Channel::Trade), Class::Every, trade.moment.sequence, write);
+                let write = || json::trade(self.market.listing(index), &trade);
+                hand(&self.topics, (index, Channel::Trade), Class::Every, trade.moment.sequence, write);
             }
             Change::Top(top, moment) => self.hand_top(index, &top, &moment),
-            Change::Depth { change, top } => {
-                let change = change.clone();
-                self.hand_depth(index, &change);
+            Change::Depth { top } => {
+                self.hand_depth(index);
                 if let Some(top) = top {
-                    self.hand_top(index, &top, &change.moment);
+                    self.hand_top(index, &top, &self.market.depth_change().moment);
                 }
             }
         }
     }
 
-    fn hand_top(&mut self, index: usize, top: &Top, moment: &Moment) {
+    fn hand_top(&self, index: usize, top: &Top, moment: &Moment) {
         let key = (index, Channel::BookTicker);
-        let listing = Arc::clone(self.market.listing(index));
-        hand(&mut self.topics, key, Class::Latest(key_number(key)), moment.sequence, || json::book_ticker(&listing, top, moment));
+        let write = || json::book_ticker(self.market.listing(index), top, moment);
+        hand(&self.topics, key, Class::Latest(key_number(key)), moment.sequence, write);
     }
 
-    fn hand_depth(&mut self, index: usize, change: &DepthChange) {
-        let listing = Arc::clone(self.market.listing(index));
+    fn hand_depth(&mut self, index: usize) {
+        let (listing, change) = (self.market.listing(index), self.market.depth_change());
         let key = (index, Channel::Depth(Cadence::Realtime));
         if let Some(topic) = self.topics.get(&key) {
-            send_change(topic, &listing, change, key_number(key));
+            send_change(topic, listing, change, key_number(key));
         }
         for cadence in [Cadence::Every100Ms, Cadence::EverySecond] {
             if let Some(topic) = self.topics.get_mut(&(index, Channel::Depth(cadence))) {
@@ -451,26 +450,20 @@ fn key_number((index, channel): (usize, Channel)) -> u64 {
     (index as u64) << 16 | number
 }
 
-fn hand(
-    topics: &mut BTreeMap<(usize, Channel), Topic>,
-    key: (usize, Channel),
-    class: Class,
-    sequence: u64,
-    write: impl FnOnce() -> String,
-) {
+fn hand(topics: &BTreeMap<(usize, Channel), Topic>, key: (usize, Channel), class: Class, sequence: u64, write: impl FnOnce() -> String) {
     let Some(topic) = topics.get(&key) else { return };
     send(topic, class, sequence, Written::new(write()));
 }
 
 fn send(topic: &Topic, class: Class, sequence: u64, mut written: Written) {
-    for Member { client, stream } in &topic.members {
+    for Member { client, stream, .. } in topic.members.iter().filter(|member| sequence > member.behind) {
         client.outlet.send(written.for_stream(stream.as_ref()), class, sequence);
     }
 }
 
 fn send_change(topic: &Topic, listing: &Arc<crate::catalog::Listing>, change: &DepthChange, key: u64) {
     let mut written = Written::new(json::depth_update(listing, change));
-    for Member { client, stream } in &topic.members {
+    for Member { client, stream, .. } in topic.members.iter().filter(|member| change.moment.sequence > member.behind) {
         let text = &written.for_stream(stream.as_ref());
         client.outlet.send_depth(&DepthMessage { listing, change, text, stream: stream.as_ref(), key });
     }

@@ -127,6 +127,12 @@ pub fn gap(from: u64, to: u64) -> Text {
     format!(r#"{{"e":"gap","from":{from},"to":{to}}}"#)
 }
 
+/// History has been told from one sequence to another, and what is live begins behind that.
+#[must_use]
+pub fn resumed(from: u64, through: u64) -> Text {
+    format!(r#"{{"e":"resumed","from":{from},"to":{through},"live":{}}}"#, through + 1)
+}
+
 /// The gateway is about to end.
 #[must_use]
 pub fn server_shutdown(ms: u64) -> Text {

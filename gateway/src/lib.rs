@@ -23,6 +23,7 @@
 mod catalog;
 mod channel;
 mod error;
+mod history;
 mod hub;
 mod json;
 mod market;

@@ -117,14 +117,12 @@ impl Top {
 }
 
 /// What an event changed.
-#[derive(Debug)]
-pub enum Change<'a> {
+#[derive(Clone, Copy, Debug)]
+pub enum Change {
     /// A trade.
-    Trade(&'a TradePrint),
-    /// The book, and its top where that moved.
+    Trade(TradePrint),
+    /// The book, as [`Market::depth_change`] says, and its top where that moved.
     Depth {
-        /// Which levels.
-        change: &'a DepthChange,
         /// The new top; `None` where it is as before.
         top: Option<Top>,
     },
@@ -150,7 +148,6 @@ pub struct Market {
     /// By place in the catalog, which is that in the books.
     known: Vec<Known>,
     change: DepthChange,
-    trade: Option<TradePrint>,
 }
 
 impl Market {
@@ -196,6 +193,17 @@ impl Market {
         self.known[index].trades.iter()
     }
 
+    /// The latest change of a book.
+    #[must_use]
+    pub fn depth_change(&self) -> &DepthChange {
+        &self.change
+    }
+
+    /// Nothing before `sequence` is known: changes of books begin there.
+    pub fn begin_at(&mut self, sequence: u64) {
+        self.known.iter_mut().for_each(|known| known.through = sequence.saturating_sub(1));
+    }
+
     /// Takes what is known of the stream at the start, and is no event of it.
     pub fn load(&mut self, event: &EventRef<'_>) {
         if let Some((index, _)) = self.observe(event) {
@@ -205,7 +213,7 @@ impl Market {
     }
 
     /// Takes the next event: the place of its instrument, and what it changed.
-    pub fn observe(&mut self, event: &EventRef<'_>) -> Option<(usize, Change<'_>)> {
+    pub fn observe(&mut self, event: &EventRef<'_>) -> Option<(usize, Change)> {
         let moment = Moment::of(event);
         match event.body() {
             Body::Instrument(definition) => {
@@ -223,7 +231,7 @@ impl Market {
                     trades.pop_front();
                 }
                 trades.push_back(print);
-                Some((index, Change::Trade(self.trade.insert(print))))
+                Some((index, Change::Trade(print)))
             }
             Body::Quote(quote) => {
                 let index = self.catalog.index_of(event.instrument_id())?;
@@ -240,7 +248,7 @@ impl Market {
         }
     }
 
-    fn observe_book(&mut self, event: &EventRef<'_>, moment: Moment) -> Option<(usize, Change<'_>)> {
+    fn observe_book(&mut self, event: &EventRef<'_>, moment: Moment) -> Option<(usize, Change)> {
         let index = self.catalog.index_of(event.instrument_id())?;
         let (known, change) = (&mut self.known[index], &mut self.change);
         change.first = known.through + 1;
@@ -264,7 +272,7 @@ impl Market {
         let top = self.books.get(event.instrument_id()).map(|it| Top::of(it.book())).unwrap_or_default();
         let moved = (top != known.top).then_some(top);
         known.top = top;
-        Some((index, Change::Depth { change, top: moved }))
+        Some((index, Change::Depth { top: moved }))
     }
 }
 

@@ -3,6 +3,7 @@
 use crate::{
     channel::StreamName,
     error::GatewayError,
+    history::From,
     hub::{Hub, HubThread},
     rest,
     session::{Session, Wrapping, socket_config},
@@ -49,6 +50,7 @@ const ACCEPT_PAUSE: Duration = Duration::from_millis(10);
 /// What every request can reach.
 #[derive(Debug)]
 pub struct App {
+    pub(crate) bus: Bus,
     pub(crate) hub: Hub,
     pub(crate) settings: GatewaySettings,
     pub(crate) clock: Clock,
@@ -83,7 +85,7 @@ impl Gateway {
         let listener = runtime.block_on(TcpListener::bind(address)).map_err(|source| GatewayError::Listen { address, source })?;
         let address = listener.local_addr().map_err(|source| GatewayError::Listen { address, source })?;
         let (hub, thread) = Hub::start(bus, &settings.stream_name)?;
-        let app = Arc::new(App { hub, settings: settings.clone(), clock: Clock::new(), next_client: AtomicU64::new(1) });
+        let app = Arc::new(App { bus: bus.clone(), hub, settings: settings.clone(), clock: Clock::new(), next_client: AtomicU64::new(1) });
         let (stop, stopped) = watch::channel(false);
         runtime.spawn(accept(listener, app, stopped));
         Ok(Self { address, thread, runtime, stop })
@@ -221,22 +223,30 @@ fn router(app: Arc<App>) -> Router {
         .with_state(app)
 }
 
-async fn socket_alone(State(app): State<Arc<App>>, request: Request) -> Response {
-    upgrade(app, request, Wrapping::Alone, "")
-}
-
-async fn socket_with_streams(State(app): State<Arc<App>>, Path(streams): Path<String>, request: Request) -> Response {
-    upgrade(app, request, Wrapping::Alone, &streams)
-}
-
+/// Where streams begin, and in `/stream` which.
 #[derive(Debug, serde::Deserialize)]
-struct Combined {
+struct Asked {
     #[serde(default)]
     streams: String,
+    from_seq: Option<u64>,
+    from_ts: Option<u64>,
 }
 
-async fn socket_combined(State(app): State<Arc<App>>, Query(of): Query<Combined>, request: Request) -> Response {
-    upgrade(app, request, Wrapping::Combined, &of.streams)
+async fn socket_alone(State(app): State<Arc<App>>, request: Request) -> Response {
+    upgrade(app, request, (Wrapping::Alone, ""), None)
+}
+
+async fn socket_with_streams(
+    State(app): State<Arc<App>>,
+    Path(streams): Path<String>,
+    Query(asked): Query<Asked>,
+    request: Request,
+) -> Response {
+    upgrade(app, request, (Wrapping::Alone, &streams), Some(&asked))
+}
+
+async fn socket_combined(State(app): State<Arc<App>>, Query(asked): Query<Asked>, request: Request) -> Response {
+    upgrade(app, request, (Wrapping::Combined, &asked.streams), Some(&asked))
 }
 
 fn refuse(status: StatusCode, reason: impl Into<String>) -> Response {
@@ -244,7 +254,13 @@ fn refuse(status: StatusCode, reason: impl Into<String>) -> Response {
 }
 
 /// Makes a socket of a request; `streams` are separated by `/`.
-fn upgrade(app: Arc<App>, mut request: Request, wrapping: Wrapping, streams: &str) -> Response {
+fn upgrade(app: Arc<App>, mut request: Request, (wrapping, streams): (Wrapping, &str), asked: Option<&Asked>) -> Response {
+    let from = match asked.map(|asked| (asked.from_seq, asked.from_ts)) {
+        Some((Some(_), Some(_))) => return refuse(StatusCode::BAD_REQUEST, "from_seq or from_ts, not both\n"),
+        Some((Some(sequence), None)) => Some(From::Sequence(sequence)),
+        Some((None, Some(ts))) => Some(From::Time(ts)),
+        _ => None,
+    };
     let mut names = Vec::new();
     // Clients that subscribe later put a word of their own there.
     for text in streams.split('/').filter(|text| text.contains('@')) {
@@ -275,7 +291,7 @@ fn upgrade(app: Arc<App>, mut request: Request, wrapping: Wrapping, streams: &st
         match upgraded.await {
             Ok(upgraded) => {
                 let socket = WebSocketStream::from_raw_socket(TokioIo::new(upgraded), Role::Server, Some(socket_config(&app))).await;
-                Session::new(app, socket, wrapping).run(names).await;
+                Session::new(app, socket, wrapping).run(names, from).await;
             }
             Err(error) => tracing::debug!(%error, "a connection broke before it was a socket"),
         }

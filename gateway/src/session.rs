@@ -2,6 +2,7 @@
 
 use crate::{
     channel::StreamName,
+    history::{From, History, PIECES_MAX},
     hub::{Client, Hub, HubError, Wanted},
     json,
     outlet::{CloseReason, Outlet},
@@ -14,8 +15,11 @@ use std::{
     sync::{Arc, atomic::Ordering},
     time::{Duration, Instant},
 };
+use tapewire_subscribers::SubscribeError;
 use tokio::{
     io::{AsyncRead, AsyncWrite},
+    sync::mpsc,
+    task::spawn_blocking,
     time::{MissedTickBehavior, interval, timeout},
 };
 use tokio_tungstenite::{
@@ -30,6 +34,8 @@ use tokio_tungstenite::{
 const TAKE_BYTES: usize = 128 << 10;
 /// For the closing handshake of a client that was sent away.
 const CLOSE_TIMEOUT: Duration = Duration::from_secs(1);
+/// RFC 6455, 5.5: a control frame has 125 bytes, of which two are the code.
+const REASON_BYTES_MAX: usize = 123;
 /// Bursts of wishes, in seconds of what is allowed.
 const BURST_SECONDS: u32 = 2;
 
@@ -117,10 +123,10 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Session<S> {
     }
 
     /// Serves the client until it leaves or is sent away. `names` is what its address asked for.
-    pub async fn run(mut self, names: Vec<StreamName>) {
-        let end = match self.subscribe(names).await {
+    pub async fn run(mut self, names: Vec<StreamName>, from: Option<From>) {
+        let end = match self.begin(names, from).await {
             Ok(()) => self.serve().await,
-            Err(error) => End::Close(CloseCode::Policy, error.to_string()),
+            Err(end) => end,
         };
         self.hub().leave(self.client.id);
         let counters = self.client.outlet.counters();
@@ -136,6 +142,62 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Session<S> {
         };
         // Whoever does not read does not hear why.
         let _ = timeout(CLOSE_TIMEOUT, close).await;
+    }
+
+    async fn begin(&mut self, names: Vec<StreamName>, from: Option<From>) -> Result<(), End> {
+        let added = match from {
+            None => self.subscribe(names).await,
+            Some(from) => self.resume(names, from).await?,
+        };
+        added.map_err(|error| End::Close(CloseCode::Policy, reason_of(&error)))
+    }
+
+    /// Streams from some sequence or time on: history as fast as the client takes it, then what is live, behind an exact sequence.
+    async fn resume(&mut self, names: Vec<StreamName>, from: From) -> Result<Result<(), Refusal>, End> {
+        let streams_max = self.app.settings.limits.streams_max;
+        if names.len() > streams_max {
+            return Ok(Err(Refusal::TooMany { streams_max }));
+        }
+        let wanted = self.wanted(&names);
+        let (app, of_history) = (Arc::clone(&self.app), wanted.clone());
+        let open = move || History::open((&app.bus, &app.settings.stream_name), from, &of_history);
+        let mut history = match spawn_blocking(open).await {
+            Ok(Ok(history)) => history,
+            Ok(Err(error)) => return Ok(Err(error.into())),
+            Err(_) => return Err(End::Left),
+        };
+        // Up to what is published; then up to where the live streams begin, which is not far by then.
+        let mut last = None;
+        let through = loop {
+            history = match self.read(history, last).await? {
+                Ok(history) => history,
+                Err(error) => return Ok(Err(error.into())),
+            };
+            match last {
+                Some(last) => break last,
+                None => {
+                    last = match self.hub().subscribe(&self.client, wanted.clone(), history.through()).await {
+                        Ok(behind) => Some(behind),
+                        Err(error) => return Ok(Err(error.into())),
+                    }
+                }
+            }
+        };
+        let mut texts = history.finish();
+        texts.push(json::resumed(history.from(), through).into());
+        self.send_all(&mut texts).await?;
+        self.streams.extend(names.into_iter().map(|name| name.text));
+        Ok(Ok(()))
+    }
+
+    /// Sends a part of history.
+    async fn read(&mut self, mut history: History, last: Option<u64>) -> Result<Result<History, SubscribeError>, End> {
+        let (pieces, mut written) = mpsc::channel(PIECES_MAX);
+        let reading = spawn_blocking(move || history.read(last, &pieces).map(|()| history));
+        while let Some(mut texts) = written.recv().await {
+            self.send_all(&mut texts).await?;
+        }
+        reading.await.map_err(|_| End::Left)
     }
 
     fn hub(&self) -> &Hub {
@@ -261,7 +323,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Session<S> {
         match request.method {
             "SUBSCRIBE" => {
                 let names = names(&request.params)?;
-                self.subscribe(names).await.map_err(|error| (2, error.to_string()))?;
+                self.subscribe(names).await.map_err(|error| (2, reason_of(&error)))?;
                 Ok(Value::Null)
             }
             "UNSUBSCRIBE" => {
@@ -289,12 +351,15 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Session<S> {
         if self.streams.len() + more > streams_max {
             return Err(Refusal::TooMany { streams_max });
         }
-        let texts: Vec<String> = names.iter().map(|name| name.text.clone()).collect();
-        let wanted = |name: StreamName| Wanted { stream: (self.wrapping == Wrapping::Combined).then(|| name.text.as_str().into()), name };
-        let wanted = names.into_iter().map(wanted).collect();
-        self.hub().subscribe(&self.client, wanted).await?;
-        self.streams.extend(texts);
+        self.hub().subscribe(&self.client, self.wanted(&names), 0).await?;
+        self.streams.extend(names.into_iter().map(|name| name.text));
         Ok(())
+    }
+
+    fn wanted(&self, names: &[StreamName]) -> Vec<Wanted> {
+        let is_combined = self.wrapping == Wrapping::Combined;
+        let wanted = |name: &StreamName| Wanted { stream: is_combined.then(|| name.text.as_str().into()), name: name.clone() };
+        names.iter().map(wanted).collect()
     }
 }
 
@@ -303,8 +368,18 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Session<S> {
 enum Refusal {
     #[error(transparent)]
     Hub(#[from] HubError),
+    #[error(transparent)]
+    History(#[from] SubscribeError),
     #[error("a connection has at most {streams_max} streams")]
     TooMany { streams_max: usize },
+}
+
+/// A reason as a closing handshake can carry it: 123 bytes.
+fn reason_of(error: &Refusal) -> String {
+    let mut reason = error.to_string();
+    let end = (0..=REASON_BYTES_MAX.min(reason.len())).rev().find(|at| reason.is_char_boundary(*at)).unwrap_or(0);
+    reason.truncate(end);
+    reason
 }
 
 fn names(params: &[Value]) -> Result<Vec<StreamName>, (u32, String)> {

@@ -7,6 +7,7 @@
 //! * The rules do not read files and start no process: they see only what they are given.
 //! * The rules never repair: a finding says where and why, a person decides.
 
+mod clients;
 mod finding;
 mod floors;
 mod kill_matrix;

@@ -4,7 +4,7 @@
 
 #![allow(clippy::print_stderr)]
 
-use crate::{Workspace, check_floors, check_tidy, refuse};
+use crate::{Workspace, check_floors, check_tidy, clients::environments, refuse};
 use anyhow::{Context, Result};
 use std::{
     process::{Command, Stdio},
@@ -62,7 +62,14 @@ fn nextest(workspace: &Workspace) -> Result<()> {
     if !version.context("cannot start cargo")?.success() {
         cargo(workspace, &["install", "cargo-nextest", "--locked"])?;
     }
-    cargo(workspace, &["nextest", "run", "--workspace"])
+    let mut tests = Command::new("cargo");
+    tests.args(["nextest", "run", "--workspace"]).current_dir(&workspace.root).stdin(Stdio::null());
+    if let Some(place) = environments(workspace) {
+        tests.env("TAPEWIRE_CLIENTS", place);
+    }
+    let status = tests.status().context("cannot start cargo")?;
+    anyhow::ensure!(status.success(), "`cargo nextest run --workspace` ended with {status}");
+    Ok(())
 }
 
 /// Examples end by themselves: each must exit with 0.

@@ -10,7 +10,8 @@ use std::{
     net::TcpStream,
     time::Duration,
 };
-use tapewire_schemas::{Book, BookSide, EventRef, Level};
+use tapewire_schemas::{Body, Book, BookSide, EventRef, Level};
+use tapewire_storage::LogReader;
 use tapewire_subscribers::{Books, End, Polled, Start, Subscriber, SubscriberSettings, Tier};
 use tungstenite::{Message, WebSocket, protocol::frame::coding::CloseCode};
 
@@ -53,6 +54,15 @@ impl Served {
             let is_known = |symbol: &String| self.get(&format!("/api/v3/depth?symbol={symbol}"))["lastUpdateId"].is_u64();
             Some(symbols.filter(is_known).collect::<Vec<_>>()).filter(|known| known.len() >= 2)
         })
+    }
+
+    /// Waits until the book of an instrument is known.
+    pub fn symbol(&self, symbol: &str) {
+        until("the book is known", || self.get(&format!("/api/v3/depth?symbol={symbol}"))["lastUpdateId"].as_u64());
+    }
+
+    pub fn end(self) {
+        self.process.terminate().exits(0);
     }
 
     fn socket(&self, path: &str) -> Client {
@@ -140,8 +150,7 @@ impl Joined {
 
 /// Books as a reader of the log has them behind a sequence.
 pub fn books_at(bus: &TestBus, sequence: u64) -> Books {
-    let settings = SubscriberSettings::new(Tier::Historical, Start::Seq(1), End::Seq(sequence));
-    let mut subscriber = Subscriber::open(&bus.open(), &settings).unwrap();
+    let mut subscriber = historical(bus, sequence);
     let mut books = Books::new();
     let mut observe = |_: u64, event: &EventRef<'_>| {
         books.observe(event);
@@ -294,4 +303,80 @@ fn slow_clients_hurt_nobody() {
         served.process.terminate().exits(0);
     }
     publisher.terminate().exits(0);
+}
+
+/// Trades and books of everything, over connections that break all the time and go on where they were: as a reader of the log has them.
+#[test]
+fn who_comes_back_misses_nothing() {
+    let bus = TestBus::new();
+    let publisher = Running::start(tapewire(&bus.publish("sim:seed=1,events=60000 --speed 10000")));
+    let served = Served::start(&bus, "");
+    let names = "sim0001@trade/sim0001@depth/sim0002@trade/sim0002@depth@100ms";
+    served.symbols();
+    let last = until("it is published", || {
+        let last = head_of(&bus);
+        (last > 30_000).then_some(last)
+    });
+    let (mut next, mut lives, mut messages) = (1, 0, Vec::<Value>::new());
+    while next <= last {
+        let mut client = served.socket(&format!("/stream?streams={names}&from_seq={next}"));
+        messages.push(json!({ "from": next }));
+        // Breaks off in history, at the seam, and when it is live.
+        let until = next + [500, 20_000, 4_000][lives % 3];
+        lives += 1;
+        let mut is_live = false;
+        while next <= until.min(last) {
+            let message = client.next();
+            if message["e"] == "resumed" {
+                assert!(!is_live && message["live"] == message["to"].as_u64().unwrap() + 1, "{message}");
+                is_live = true;
+                continue;
+            }
+            // What was merged belongs to the end of its tick: whoever breaks off before has to ask for it again.
+            next = if message["stream"] == "sim0002@depth@100ms" { next } else { message["data"]["seq"].as_u64().unwrap() + 1 };
+            messages.push(message);
+        }
+    }
+    assert!(lives > 3, "{lives}");
+    let mut trades = messages.iter().filter(|it| it["data"]["e"] == "trade" && it["data"]["seq"].as_u64().unwrap() <= last);
+    let mut subscriber = historical(&bus, last);
+    let mut books = Books::new();
+    let mut compare = |_: u64, event: &EventRef<'_>| {
+        books.observe(event);
+        let Body::Trade(trade) = event.body() else { return };
+        let book = books.get(event.instrument_id()).unwrap();
+        if ["SIM0001", "SIM0002"].contains(&book.symbol()) {
+            let data = &trades.next().expect("a trade is missing")["data"];
+            assert_eq!((data["seq"].as_u64(), data["t"].as_u64()), (Some(event.last_sequence()), Some(trade.trade_id)), "{data}");
+            assert_eq!(book.book().price_scale().parse(data["p"].as_str().unwrap()), Ok(trade.price));
+            assert_eq!(book.book().quantity_scale().parse(data["q"].as_str().unwrap()), Ok(trade.quantity));
+        }
+    };
+    while subscriber.poll(4096, &mut compare).unwrap() != Polled::Ended {}
+    assert!(trades.next().is_none());
+    // Of the first instrument every change, from nothing on: a snapshot of the venue is one of them.
+    let like = books.find("SIM", "SIM0001").unwrap().book();
+    let mut joined = Joined { book: Book::new(like.price_scale(), like.quantity_scale()), last: 0 };
+    for message in &messages {
+        if let Some(from) = message["from"].as_u64() {
+            // Whoever goes on has everything before, though nothing of this book may have been the last of it.
+            joined.last = joined.last.max(from - 1);
+        } else if message["stream"] == "sim0001@depth" && message["data"]["u"].as_u64().unwrap() <= last {
+            joined.take(&message["data"]);
+        }
+    }
+    assert!(joined.book == *like);
+    let refused = served.socket(&format!("/ws/sim0001@trade?from_seq={}", u64::MAX / 2)).end();
+    assert!(refused.1 == CloseCode::Policy && refused.2.contains("has not come yet"), "{refused:?}");
+    served.process.terminate().exits(0);
+    publisher.terminate().exits(0);
+}
+
+pub fn historical(bus: &TestBus, last: u64) -> Subscriber {
+    Subscriber::open(&bus.open(), &SubscriberSettings::new(Tier::Historical, Start::Seq(1), End::Seq(last))).unwrap()
+}
+
+/// How far the stream is.
+fn head_of(bus: &TestBus) -> u64 {
+    LogReader::open(&bus.open().stream("market")).unwrap().head().unwrap()
 }

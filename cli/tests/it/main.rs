@@ -18,6 +18,7 @@ mod fail_points;
 mod formats;
 mod full;
 mod gateway;
+mod gateway_clients;
 mod history;
 mod input;
 mod inspect;
