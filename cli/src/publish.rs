@@ -2,6 +2,7 @@
 
 mod route;
 mod standby;
+mod wind;
 
 use crate::{
     Outcome,
@@ -87,7 +88,7 @@ pub fn run(arguments: &PublishArguments) -> anyhow::Result<Outcome> {
     }
     let first_sequence = route.main.seq_published() + 1;
     route.bind(feed.as_mut())?;
-    let resumed = takeover.map(|it| it.resume(feed.as_mut(), &mut route)).transpose()?;
+    let resumed = takeover.map(|it| it.resume(&mut feed, &mut route, (arguments, &stop))).transpose()?;
     let started = Instant::now();
     let outcome = Run::new(arguments, &stop).publish_all(feed.as_mut(), &mut route);
     let seconds = started.elapsed().as_secs_f64();
@@ -223,22 +224,28 @@ impl<'a> Run<'a> {
 
     fn publish_all(mut self, feed: &mut dyn Feed, route: &mut Route) -> anyhow::Result<Published> {
         let bar = progress_bar(feed.event_count_hint(), "events");
-        let (mut count, mut left_out) = (0u64, 0u64);
+        let mut done = Published::default();
         loop {
             let Some(mut event) = feed.next()? else {
                 // 0: an idle feed leaves time to look at the clock.
                 if self.is_over(0) || !feed.wait(IDLE_WAIT) {
                     break;
                 }
-                tend(route, count)?;
-                self.progress(count, feed, route);
+                self.attend(done, feed, route)?;
                 continue;
             };
             if !self.leave_out.is_empty() && self.leave_out.contains(&event.payload.kind()) {
-                left_out += 1;
+                done.left_out += 1;
+                // Of what is left out nobody hears: who looks at this publisher would take it for a dead one.
+                if done.left_out.is_multiple_of(LOOK_EVENTS) {
+                    if self.is_over(0) {
+                        break;
+                    }
+                    self.attend(done, feed, route)?;
+                }
                 continue;
             }
-            if (self.is_paced && !self.wait_until_due(count, event.stamp.ts_recv, route)?) || self.is_over(count) {
+            if (self.is_paced && !self.wait_until_due(done.event_count, event.stamp.ts_recv, route)?) || self.is_over(done.event_count) {
                 break;
             }
             if self.is_live {
@@ -250,19 +257,25 @@ impl<'a> Run<'a> {
                     Err(Refused::Full) if self.when_full == WhenFull::Stall && !self.stop.is_raised() => {
                         tracing::warn!("the disk is slower than the feed: waiting for it");
                     }
-                    Err(Refused::Full) if self.stop.is_raised() => return Ok(Published { event_count: count, left_out }),
-                    Err(refused) => return Err(stopped(route, refused, count)),
+                    Err(Refused::Full) if self.stop.is_raised() => return Ok(done),
+                    Err(refused) => return Err(stopped(route, refused, done.event_count)),
                 }
             }
-            count += 1;
-            if count.is_multiple_of(LOOK_EVENTS) {
-                bar.set_position(count);
-                tend(route, count)?;
-                self.progress(count, feed, route);
+            done.event_count += 1;
+            if done.event_count.is_multiple_of(LOOK_EVENTS) {
+                bar.set_position(done.event_count);
+                self.attend(done, feed, route)?;
             }
         }
         bar.finish_and_clear();
-        Ok(Published { event_count: count, left_out })
+        Ok(done)
+    }
+
+    /// What is due beside events.
+    fn attend(&mut self, done: Published, feed: &dyn Feed, route: &mut Route) -> anyhow::Result<()> {
+        tend(route, done.event_count)?;
+        self.progress(done, feed, route);
+        Ok(())
     }
 
     /// Whether the run is over; the clock is read now and then.
@@ -288,7 +301,7 @@ impl<'a> Run<'a> {
         }
     }
 
-    fn progress(&mut self, count: u64, feed: &dyn Feed, route: &Route) {
+    fn progress(&mut self, done: Published, feed: &dyn Feed, route: &Route) {
         let now = Instant::now();
         let Some(interval) = self.progress_interval.filter(|_| now >= self.next_progress) else { return };
         self.next_progress = now + interval;
@@ -296,7 +309,7 @@ impl<'a> Run<'a> {
         let counters = publisher.counters();
         let durable = publisher.wal_status().map_or(0, |status| status.seq_durable());
         console::progress(json!({ "progress": {
-            "events": count, "seq_published": publisher.seq_published(), "seq_durable": durable, "stalls": counters.stalls,
+            "events": done.event_count, "left_out": done.left_out, "seq_published": publisher.seq_published(), "seq_durable": durable, "stalls": counters.stalls,
             "subscribers": publisher.subscriber_count(), "private_events": route.accounts().map_or(0, |it| it.event_count),
             "live": feed.live().as_ref().map(live_json),
         }}));

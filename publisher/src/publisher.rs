@@ -6,6 +6,7 @@ use crate::{
     opener::{Opener, OpenerParts},
     sequencer::{Sequencer, SequencerCounters, SequencerParts},
     settings::{Beginning, Durability, DurabilityMode, PublisherSettings},
+    standby::is_code_of_feed,
 };
 use std::{
     sync::Arc,
@@ -58,6 +59,10 @@ pub struct Publisher {
     pulse: Option<PublisherPulse>,
     /// Of each venue the last sequence, and the one that was told.
     venues: [(u64, u64); VENUES_MAX],
+    /// Events of the feed in the stream, those of writers included that were taken over from.
+    feed_events: u64,
+    /// `false` after a takeover, until it is said how many came before.
+    is_feed_counted: bool,
 }
 
 impl Publisher {
@@ -110,7 +115,8 @@ impl Publisher {
             seq_checkpoint: 0,
             definitions,
             accounts,
-            definitions_due_at: 0,
+            // Not before the epoch's start.
+            definitions_due_at: u64::MAX,
             segment_pages,
             clock: Clock::new(),
             mode: if status.is_some() { settings.mode } else { DurabilityMode::Async },
@@ -120,6 +126,8 @@ impl Publisher {
             quiet: (0, Instant::now()),
             pulse,
             venues: [(0, 0); VENUES_MAX],
+            feed_events: 0,
+            is_feed_counted: settings.beginning == Beginning::Anew,
             writer,
         };
         publisher.begin_epoch(settings.beginning)?;
@@ -137,9 +145,23 @@ impl Publisher {
         Ok(())
     }
 
+    fn end_epoch(&mut self) -> Result<(), Refused> {
+        let mut end = Control::new(ControlCode::EpochEnd, self.writer.epoch(), 0, 0);
+        // The record names its own sequence: what belongs before it goes first.
+        self.begin_segment_before(&self.control_event(end))?;
+        end.sequence = self.sequencer.next_sequence();
+        self.control(end).map(drop)
+    }
+
     fn control(&mut self, control: Control) -> Result<u64, Refused> {
+        let event = self.control_event(control);
+        self.begin_segment_before(&event)?;
+        self.sequencer.publish(&event)
+    }
+
+    fn control_event(&self, control: Control) -> Event<'static> {
         let stamp = Stamp { ts_recv: self.clock.now_ns(), ..Stamp::default() };
-        self.sequencer.publish(&Event { stamp, payload: Payload::Control(control) })
+        Event { stamp, payload: Payload::Control(control) }
     }
 
     /// Tells the stream how far the store has come, by a checkpoint record: nothing where that has not moved since the last one. The store
@@ -210,7 +232,14 @@ impl Publisher {
     /// # Errors
     /// As [`Self::publish`].
     pub fn resume_feed(&mut self, events: u64) -> Result<u64, Refused> {
-        self.control(Control::new(ControlCode::FeedResumed, self.writer.tail().epoch, events, 0))
+        let sequence = self.control(Control::new(ControlCode::FeedResumed, self.writer.tail().epoch, events, 0))?;
+        (self.feed_events, self.is_feed_counted) = (events, true);
+        Ok(sequence)
+    }
+
+    /// Tells a standby that this thread lives, and nothing else: for what takes long before the first event.
+    pub fn beat(&self) {
+        self.sequencer.beat();
     }
 
     /// Publishes what is due beside events: a heartbeat where nothing else was published for `heartbeat_ms`, a checkpoint record where the
@@ -303,12 +332,9 @@ impl Publisher {
 
     #[inline]
     fn append(&mut self, event: &Event<'_>) -> Result<u64, Refused> {
-        if self.sequencer.page_index() + 1 >= self.definitions_due_at {
-            // By value: an event whose address goes anywhere has to be put together in memory first, every time.
-            let first_bytes = event.records().next().map_or(0, |first| first.length_bytes());
-            self.begin_segment(first_bytes)?;
-        }
+        self.begin_segment_before(event)?;
         let sequence = self.sequencer.publish(event)?;
+        self.feed_events += u64::from(is_of_feed(event));
         if !matches!(event.payload, Payload::Control(_))
             && let Some((last, _)) = self.venues.get_mut(usize::from(event.stamp.venue_id).wrapping_sub(1))
         {
@@ -380,6 +406,16 @@ impl Publisher {
         }
     }
 
+    #[inline]
+    fn begin_segment_before(&mut self, event: &Event<'_>) -> Result<(), Refused> {
+        if self.sequencer.page_index() + 1 < self.definitions_due_at {
+            return Ok(());
+        }
+        // By value: an event whose address goes anywhere has to be put together in memory first, every time.
+        let first_bytes = event.records().next().map_or(0, |first| first.length_bytes());
+        self.begin_segment(first_bytes)
+    }
+
     /// In the last page before a segment: where the event, with a first record of `first_bytes`, would open the segment,
     /// definitions go before it.
     #[cold]
@@ -388,6 +424,11 @@ impl Publisher {
             self.sequencer.turn()?;
         }
         if self.sequencer.page_index() >= self.definitions_due_at {
+            // First: where anything of it is refused, all of it is due again.
+            if self.is_feed_counted {
+                let count = Control::new(ControlCode::FeedCount, self.writer.epoch(), self.feed_events, 0);
+                self.sequencer.publish(&self.control_event(count))?;
+            }
             self.repeat_definitions()?;
         }
         Ok(())
@@ -460,8 +501,7 @@ impl Publisher {
         if let Some(pulse) = &self.pulse {
             pulse.enter(PublisherPhase::Ending);
         }
-        let sequence = self.sequencer.next_sequence();
-        if let Err(refused) = self.control(Control::new(ControlCode::EpochEnd, self.writer.epoch(), sequence, 0)) {
+        if let Err(refused) = self.end_epoch() {
             // Why the stream takes no end record is what the caller must know.
             return Err(self.failure().unwrap_or(refused.into()));
         }
@@ -471,5 +511,14 @@ impl Publisher {
         let last_sequence = self.writer.close()?;
         self.opener.stop()?;
         Ok(last_sequence)
+    }
+}
+
+/// Whether an event comes from a feed, which counts it; the rest is what a writer says by itself.
+#[inline]
+fn is_of_feed(event: &Event<'_>) -> bool {
+    match event.payload {
+        Payload::Control(control) => is_code_of_feed(control.code()),
+        other => !other.kind().is_context(),
     }
 }

@@ -143,7 +143,7 @@ pub(crate) fn put_text(field: &'static str, text: &str, into: &mut [u8]) -> Resu
 #[repr(u32)]
 pub enum ControlCode {
     /// A writer took the stream: `epoch` and `sequence` are the previous epoch and its last sequence (both 0 for the first).
-    /// `last_sequence` is 1 where the writer took over from one that did not end in good order, and goes on with its feed.
+    /// `last_sequence` is 1 where the writer took over from the one before, and goes on with its feed.
     EpochStart = 1,
     /// The writer closed the stream in good order; `sequence` is this record's own.
     EpochEnd = 2,
@@ -161,9 +161,12 @@ pub enum ControlCode {
     Fenced = 8,
     /// Readers of `epoch` beyond `sequence` read what a power loss took back.
     Rollback = 9,
-    /// The feed of `epoch`, which ended without its writer's will, goes on: `sequence` events of it came before; 0 where it begins anew, and
-    /// what lies between is not in this stream.
+    /// The feed of `epoch` goes on, by another writer: `sequence` events of it came before; 0 where it begins anew, and what lies between is
+    /// not in this stream.
     FeedResumed = 10,
+    /// Up to here the stream has `sequence` events of the feed, those of the writers included that this one took over from. Every segment
+    /// of an epoch but its first has one, so that the number is known also where the epoch's start is no longer kept.
+    FeedCount = 11,
 }
 
 impl ControlCode {
@@ -181,6 +184,7 @@ impl ControlCode {
             8 => Self::Fenced,
             9 => Self::Rollback,
             10 => Self::FeedResumed,
+            11 => Self::FeedCount,
             _ => return None,
         })
     }

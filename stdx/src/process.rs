@@ -46,10 +46,12 @@ pub struct ProcessIdentity {
 }
 
 impl ProcessIdentity {
-    /// Of this process.
+    /// Of this process; `None` where the `/proc` that it sees is that of another namespace of processes, in which its number is another's.
     #[must_use]
     pub fn own() -> Option<Self> {
-        Self::of(std::process::id())
+        let pid = std::process::id();
+        let text = std::fs::read_to_string("/proc/self/stat").ok()?;
+        if text.split(' ').next()?.parse() == Ok(pid) { Self::of(pid) } else { None }
     }
 
     /// Of the process that has this number now.

@@ -119,6 +119,8 @@ pub struct PublishArguments {
 #[derive(Debug, Args)]
 pub struct StandbyArguments {
     /// Wait beside the process that publishes the stream, and go on publishing it when that dies, is stopped or hangs: it is ended first.
+    /// Files and the simulator go on with the first event that the stream does not have; where what is kept of the stream does not tell which
+    /// that is, the standby says so and ends (exit code 1). One that cannot see the publishing process, or may not end it, says so and waits.
     #[arg(long)]
     pub standby: bool,
     /// Milliseconds of silence after which the standby ends the publishing process; that one beats every 50 ms at least.
@@ -127,7 +129,9 @@ pub struct StandbyArguments {
     /// Milliseconds of silence that a publishing process has which begins or ends.
     #[arg(long, default_value_t = 30_000, value_name = "MS", requires = "standby")]
     pub patience_ms: u64,
-    /// What a standby does when the publishing process has ended in good order: end as well (leave), or go on publishing (take-over).
+    /// What a standby does when the publishing process has ended in good order: end as well (leave), or go on publishing (take-over): with the
+    /// first event of a file or the simulator that the stream does not have, where it watched that process, and else from the feed's
+    /// beginning. Where the feed had come to its end nothing is left of it: the standby publishes no event, and ends in good order.
     #[arg(long, value_enum, default_value = "leave", requires = "standby")]
     pub when_ended: WhenEndedName,
 }

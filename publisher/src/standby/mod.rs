@@ -13,12 +13,13 @@
 //! * A primary that begins or ends may be silent for long: it recovers, or waits for the disk. One that waits for the disk while it
 //!   publishes beats: who takes over would wait for the same disk.
 //! * Time in which the standby itself did not look does not count as silence: both may have stood still.
-//! * Where it may not end the primary it says why, and goes on watching.
+//! * Where it may not end the primary, or cannot see it, it says why, and goes on watching: it takes the stream when the lock is free.
 
 mod position;
 mod silence;
 
 pub use position::FeedPosition;
+pub(crate) use position::is_code_of_feed;
 use silence::Silence;
 
 use crate::{error::PublishError, publisher::Publisher, settings::PublisherSettings};
@@ -27,10 +28,12 @@ use tapewire_stdx::{
     process::{Process, ProcessError, ProcessIdentity, process_state},
     wait::Wait,
 };
-use tapewire_storage::{Bus, CellWatch, PublisherPhase, StorageError, Stream, WriterHolder, writer_holder};
+use tapewire_storage::{Bus, CellWatch, PublisherPhase, Pulse, StorageError, Stream, WriterHolder, writer_holder};
 
 /// Time between two tries to end a primary that could not be ended.
 const TRY_AGAIN: Duration = Duration::from_secs(1);
+/// How long somebody may have the lock who is not to be seen, or does not say who it is: longer than a process takes to end.
+const UNSEEN_MAX: Duration = Duration::from_secs(1);
 /// Time between two looks at whether the primary still has the lock.
 const LOCK_LOOK_INTERVAL: Duration = Duration::from_millis(50);
 
@@ -92,8 +95,10 @@ pub enum Vacancy {
         /// What the kernel said of it before: `T` it was stopped, `S` or `R` it hung. See [`process_state`].
         state: char,
     },
-    /// It was ended in good order, or never written.
+    /// The primary that was watched ended it in good order.
     Ended,
+    /// It was ended before anybody was watched, or never written.
+    Unwatched,
 }
 
 /// A process that has the lock.
@@ -106,6 +111,13 @@ struct Primary {
     refused: Option<Instant>,
 }
 
+/// Who has the lock, and cannot be watched.
+#[derive(Debug)]
+struct Unseen {
+    holder: WriterHolder,
+    silence: Silence,
+}
+
 /// Watches a stream's writer. See the module's essay.
 #[derive(Debug)]
 pub struct Standby {
@@ -113,6 +125,7 @@ pub struct Standby {
     stream: Stream,
     settings: StandbySettings,
     primary: Option<Primary>,
+    unseen: Option<Unseen>,
     /// Whether a primary was there, ever.
     has_watched: bool,
     killed: Option<Vacancy>,
@@ -123,7 +136,7 @@ impl Standby {
     #[must_use]
     pub fn new(bus: &Bus, stream_name: &str, settings: StandbySettings) -> Self {
         let stream = bus.stream(stream_name);
-        Self { bus: bus.clone(), stream, settings, primary: None, has_watched: false, killed: None }
+        Self { bus: bus.clone(), stream, settings, primary: None, unseen: None, has_watched: false, killed: None }
     }
 
     /// The process that is watched; `None` where there is none.
@@ -156,22 +169,46 @@ impl Standby {
             }
             self.primary = None;
         }
-        match writer_holder(&self.stream) {
-            Ok(WriterHolder::Process(identity)) => {
+        let holder = writer_holder(&self.stream);
+        if !matches!(holder, Ok(WriterHolder::Process(_) | WriterHolder::Unnamed)) {
+            self.unseen = None;
+        }
+        match holder {
+            Ok(holder @ WriterHolder::Process(identity)) => {
                 // One that is not to be seen has just ended, or lives in another namespace of processes.
-                let Some(process) = Process::open(identity)? else { return Ok(Sight::Watching) };
-                (self.has_watched, self.killed) = (true, None);
+                let Some(process) = Process::open(identity)? else { return Ok(self.look_at_unseen(holder)) };
+                (self.has_watched, self.killed, self.unseen) = (true, None, None);
                 let silence = Silence::new(Duration::from_millis(self.settings.look_interval_ms));
                 self.primary = Some(Primary { process, cell: None, silence, looked_at_lock: Instant::now(), refused: None });
                 Ok(Sight::Watching)
             }
-            Ok(WriterHolder::Unnamed) => Ok(Sight::Watching),
+            Ok(holder @ WriterHolder::Unnamed) => Ok(self.look_at_unseen(holder)),
             Ok(WriterHolder::None) => self.look_at_vacancy(),
             Err(error @ StorageError::Io { .. }) => {
                 Ok(Sight::Refused(format!("{error}: the stream is another user's, who alone can write it; run the standby as that user")))
             }
             Err(error) => Err(error.into()),
         }
+    }
+
+    /// Somebody has the lock whom nobody can watch from here: refused when that is so for long.
+    fn look_at_unseen(&mut self, holder: WriterHolder) -> Sight {
+        let interval = Duration::from_millis(self.settings.look_interval_ms);
+        let unseen = self.unseen.take().filter(|unseen| unseen.holder == holder);
+        let unseen = self.unseen.insert(unseen.unwrap_or_else(|| Unseen { holder, silence: Silence::new(interval) }));
+        if unseen.silence.observe(Pulse::default(), Instant::now()) < UNSEEN_MAX {
+            return Sight::Watching;
+        }
+        Sight::Refused(match holder {
+            WriterHolder::Process(identity) => format!(
+                "the lock is held by process {}, which cannot be seen from here (another PID namespace, or hidepid), so that nobody can tell \
+                 whether it is silent; run the standby where that process is seen",
+                identity.pid
+            ),
+            _ => "the lock is held by a process that does not say who it is (it sees no /proc of its own PID namespace, or is no publisher), so that \
+                  nobody can tell whether it is silent; run the publisher where /proc shows it, and the standby beside it"
+                .to_owned(),
+        })
     }
 
     fn look_at_vacancy(&mut self) -> Result<Sight, PublishError> {
@@ -184,7 +221,7 @@ impl Standby {
             None => None,
         };
         Ok(match ended_at {
-            _ if takes_over => Sight::Vacant(Vacancy::Ended),
+            _ if takes_over => Sight::Vacant(if self.has_watched { Vacancy::Ended } else { Vacancy::Unwatched }),
             Some(closed_at) if self.has_watched => Sight::Ended(closed_at),
             _ => Sight::Watching,
         })

@@ -1,76 +1,118 @@
 //! How many events of its feed a stream has: where the next writer's feed goes on.
 //!
 //! A stream knows sequences of records, and a feed counts events. So they are counted: whole groups, without what a writer says by itself
-//! (definitions, its own control records). Counting begins with an epoch; an epoch that took over another's feed says so in its start, and
-//! how many events came before in a record of its own ([`ControlCode::FeedResumed`]).
+//! (definitions, its own control records). Counting begins with the newest segment, which says how many came before it: by the start of an
+//! epoch, by [`ControlCode::FeedResumed`] where that took over another's feed, or by [`ControlCode::FeedCount`]. Where it does not, because
+//! its writer has not come so far, counting begins again with the oldest record that is kept.
 
 use std::ops::ControlFlow;
 use tapewire_schemas::{Body, Control, ControlCode, Kind, RecordRef};
 use tapewire_storage::{LogReader, StorageError, Stream};
 
-/// Counts the events of the feed in the newest epochs of a stream, as they come.
+/// Counts the events of the feed in a stream, as they come.
 #[derive(Debug)]
 pub struct FeedPosition {
     stream: Stream,
     log: Option<LogReader>,
     next_sequence: u64,
     counted: Counted,
+    /// Whether everything that is kept is looked at, because the newest segment did not say what came before.
+    is_search: bool,
 }
 
 /// What was counted.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 struct Counted {
     events: u64,
-    /// `false` where an epoch took over another's feed, and how far that was is not known.
+    /// `false` where it is not known how many came before.
     is_known: bool,
 }
 
 impl FeedPosition {
-    /// Of a stream, from its newest epoch on.
+    /// Of a stream, as it is at the first call of [`Self::advance`] and from then on.
     #[must_use]
     pub fn new(stream: &Stream) -> Self {
-        Self { stream: stream.clone(), log: None, next_sequence: 0, counted: Counted::default() }
+        Self { stream: stream.clone(), log: None, next_sequence: 0, counted: Counted::default(), is_search: false }
     }
 
     /// Counts what was published since, up to `to` at most.
     ///
     /// # Errors
-    /// As [`LogReader::walk_exactly`]. A stream that was never written has no events; of one that forgets them the number is not known.
+    /// As [`LogReader::walk_exactly`]. A stream that was never written has no events.
     pub fn advance(&mut self, to: u64) -> Result<(), StorageError> {
-        if self.log.is_none() {
-            let Some(state) = self.stream.epoch()? else { return Ok(()) };
-            self.next_sequence = state.after + 1;
-            self.log = Some(LogReader::open(&self.stream)?);
-        }
-        let Some(log) = &mut self.log else { return Ok(()) };
-        if self.next_sequence > to {
-            return Ok(());
-        }
-        let (mut next, mut counted) = (self.next_sequence, self.counted);
-        let walked = log.walk_exactly(next, |sequence, record| {
-            if sequence > to {
-                return ControlFlow::Break(());
-            }
-            counted.take(record);
-            next = sequence + 1;
-            ControlFlow::Continue(())
-        });
-        (self.next_sequence, self.counted) = (next, counted);
-        match walked {
-            // What is no longer kept cannot be counted; an epoch that begins later can.
-            Err(StorageError::Pruned { oldest, .. }) => {
-                (self.next_sequence, self.counted.is_known) = (oldest.max(next), false);
-                Ok(())
-            }
-            other => other,
-        }
+        while self.step(to, u64::MAX)? {}
+        Ok(())
     }
 
-    /// How many events of its feed the stream has; `None` where that cannot be known.
+    /// Counts what was published since, `records_max` records at most; whether there is more.
+    ///
+    /// # Errors
+    /// As [`Self::advance`].
+    pub fn advance_some(&mut self, records_max: u64) -> Result<bool, StorageError> {
+        self.step(u64::MAX, records_max)
+    }
+
+    fn step(&mut self, to: u64, records_max: u64) -> Result<bool, StorageError> {
+        if self.log.is_none() {
+            if self.stream.epoch()?.is_none() {
+                return Ok(false);
+            }
+            let mut log = LogReader::open(&self.stream)?;
+            let head = log.head()?;
+            self.next_sequence = log.segment_start(head)?;
+            self.log = Some(log);
+        }
+        let Some(log) = &mut self.log else { return Ok(false) };
+        let (mut next, mut counted, mut left) = (self.next_sequence, self.counted, records_max);
+        if next <= to {
+            let walked = log.walk_exactly(next, |sequence, record| {
+                if sequence > to || left == 0 {
+                    return ControlFlow::Break(());
+                }
+                counted.take(record);
+                (next, left) = (sequence + 1, left - 1);
+                ControlFlow::Continue(())
+            });
+            (self.next_sequence, self.counted) = (next, counted);
+            match walked {
+                // What is no longer kept cannot be counted; what comes later says how much that was.
+                Err(StorageError::Pruned { oldest, .. }) => {
+                    self.next_sequence = oldest.max(next);
+                    self.counted = Counted::default();
+                    return Ok(true);
+                }
+                other => other?,
+            }
+        }
+        if left == 0 {
+            return Ok(true);
+        }
+        let begins_search = !self.counted.is_known && !self.is_search;
+        if begins_search {
+            // Before the first record nothing came.
+            (self.is_search, self.next_sequence) = (true, 1);
+            self.counted = Counted { events: 0, is_known: true };
+        }
+        Ok(begins_search)
+    }
+
+    /// How many events of its feed the stream has; `None` where that is not known (yet).
     #[must_use]
     pub fn events(&self) -> Option<u64> {
         self.counted.is_known.then_some(self.counted.events)
     }
+
+    /// Whether that cannot be known, when [`Self::advance`] has come to the end: nothing that is kept says how many events came before.
+    #[must_use]
+    pub fn is_lost(&self) -> bool {
+        self.is_search && !self.counted.is_known && self.counted.events > 0
+    }
+}
+
+/// Whether such a control record comes from a feed, which counts it; the others are what a writer says by itself.
+#[inline]
+pub(crate) fn is_code_of_feed(code: Option<ControlCode>) -> bool {
+    matches!(code, Some(ControlCode::Gap | ControlCode::VenueDisconnected))
 }
 
 impl Counted {
@@ -85,10 +127,8 @@ impl Counted {
     fn hear(&mut self, control: &Control) {
         match control.code() {
             Some(ControlCode::EpochStart) if control.last_sequence == 0 => *self = Self { events: 0, is_known: true },
-            Some(ControlCode::FeedResumed) => *self = Self { events: control.sequence, is_known: true },
-            // These come from feeds.
-            Some(ControlCode::Gap | ControlCode::VenueDisconnected) => self.events += 1,
-            _ => {}
+            Some(ControlCode::FeedResumed | ControlCode::FeedCount) => *self = Self { events: control.sequence, is_known: true },
+            code => self.events += u64::from(is_code_of_feed(code)),
         }
     }
 }
@@ -113,5 +153,6 @@ mod tests {
         assert_eq!(hear(ControlCode::VenueDisconnected, 0, 0), (2, true));
         assert_eq!(hear(ControlCode::FeedResumed, 7, 1), (7, true));
         assert_eq!(hear(ControlCode::FeedResumed, 0, 0), (0, true), "it began anew");
+        assert_eq!(hear(ControlCode::FeedCount, 41, 0), (41, true), "a segment says it again");
     }
 }
