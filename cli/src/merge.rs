@@ -42,6 +42,12 @@ pub fn run(arguments: &MergeArguments) -> anyhow::Result<Outcome> {
              --window-ms waits for them"
         ));
     }
+    let implausible = merger.counters().implausible;
+    if implausible > 0 {
+        console::note(format_args!(
+            "{implausible} events have times far ahead of their streams and say so (\"implausible\"): they stand behind the event before them"
+        ));
+    }
     Ok(Outcome::Done)
 }
 

@@ -44,9 +44,10 @@ pub struct Printer {
     accounts: BTreeMap<u32, String>,
     /// What the event being printed stands for, where it is not itself alone.
     merged: Option<Merged>,
-    /// Name of the stream, where there are several; and whether the event being printed is late among them.
+    /// Name of the stream, where there are several; whether the event being printed is late among them, and whether its time counts.
     stream: Option<String>,
     is_late: bool,
+    is_implausible: bool,
     left_out: LeftOut,
 }
 
@@ -57,7 +58,16 @@ impl Printer {
     pub fn new(shape: Shape, registry: &Registry) -> Self {
         let instruments = registry.definitions().map(|d| (d.instrument_id, d.instrument)).collect();
         let accounts = registry.accounts().map(|d| (d.account.account_id, d.account.name().to_owned())).collect();
-        Self { shape, instruments, accounts, merged: None, stream: None, is_late: false, left_out: LeftOut::default() }
+        Self {
+            shape,
+            instruments,
+            accounts,
+            merged: None,
+            stream: None,
+            is_late: false,
+            is_implausible: false,
+            left_out: LeftOut::default(),
+        }
     }
 
     /// For one of several streams, whose name is in every object.
@@ -68,7 +78,7 @@ impl Printer {
 
     /// Prints an event of one of several streams.
     pub fn print_of_stream(&mut self, it: &StreamEvent<'_>, out: &mut impl Write) -> std::io::Result<()> {
-        self.is_late = it.is_late;
+        (self.is_late, self.is_implausible) = (it.is_late, it.is_implausible);
         self.print(&it.event, out)
     }
 
@@ -138,6 +148,7 @@ impl Printer {
         write!(out, "{{")?;
         if let Some(stream) = &self.stream {
             write!(out, "\"stream\":\"{stream}\",{}", if self.is_late { "\"late\":true," } else { "" })?;
+            out.write_all(if self.is_implausible { b"\"implausible\":true," } else { b"" })?;
         }
         write!(out, "\"seq\":{},\"kind\":\"{}\"", event.first_sequence(), event.kind().name())?;
         write!(out, ",\"ts_event\":{},\"ts_recv\":{}", first.ts_event(), first.ts_recv())?;

@@ -50,6 +50,8 @@ pub struct MergeCounters {
     pub events: u64,
     /// Of these, events that came behind the watermark: in a replay they stand elsewhere.
     pub late: u64,
+    /// Of these, events whose own time lay so far ahead of their stream that it does not count.
+    pub implausible: u64,
 }
 
 /// An event of one of several streams.
@@ -61,6 +63,9 @@ pub struct StreamEvent<'a> {
     pub time: u64,
     /// Whether later events of other streams were handed out before it, because its stream had said nothing for the whole window.
     pub is_late: bool,
+    /// Whether its own `ts_recv` does not count: it lay ahead of its stream by more than a minute, and the window, and what the stream said next
+    /// was not there. Its merge time is that of the event before it.
+    pub is_implausible: bool,
     /// The event; its sequences are its own stream's.
     pub event: EventRef<'a>,
 }
@@ -70,7 +75,8 @@ pub struct StreamEvent<'a> {
 ///
 /// An event is handed out once no other stream can have an earlier one: each has said something later, has ended, or has been silent while
 /// another went on for longer than [`MergeSettings::window`]. No clock decides, so that the same streams give the same order in every replay, live
-/// or from history, as long as nothing is late; what is late says so.
+/// or from history, as long as nothing is late; what is late says so. One event with a time far ahead does not put its stream behind it: what the
+/// stream says next decides whether that time counts.
 ///
 /// Events are copied once, into memory of the merger's own: each stream has up to 16,384 that wait, or 16 MiB and one poll's. A stream that waits is read no further, and
 /// heals from its log.
@@ -214,9 +220,11 @@ impl StreamMerger {
         let event = EventRef::new(pending.event.words.as_bytes(), pending.event.first_sequence)?;
         let is_wanted = stream.filter.accepts(&event);
         if is_wanted {
-            deliver(&StreamEvent { stream: number, time: pending.time, is_late, event });
+            let is_implausible = pending.is_implausible;
+            deliver(&StreamEvent { stream: number, time: pending.time, is_late, is_implausible, event });
             self.counters.events += 1;
             self.counters.late += u64::from(is_late);
+            self.counters.implausible += u64::from(is_implausible);
         }
         if pending.event.words.capacity() <= SPARE_WORDS_MAX && self.spare.len() < POLL_EVENTS {
             self.spare.push(pending.event.words);

@@ -51,7 +51,8 @@ pub fn bind_known(feed: &mut dyn Feed, stream: &Stream) -> bool {
         .definitions()
         .iter()
         .map(|wanted| {
-            let known = registry.definitions().find(|it| it.instrument.venue() == wanted.venue && it.instrument.symbol() == wanted.symbol)?;
+            let known =
+                registry.definitions().find(|it| it.instrument.venue() == wanted.venue && it.instrument.symbol() == wanted.symbol)?;
             let (price_scale, quantity_scale) = (known.instrument.price_scale(), known.instrument.quantity_scale());
             let is_fine_enough = price_scale >= wanted.price_scale && quantity_scale >= wanted.quantity_scale;
             let (instrument_id, venue_id) = (known.instrument_id, known.venue_id);

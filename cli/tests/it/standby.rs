@@ -248,27 +248,146 @@ fn one_that_hangs() {
     take_over(Harm::Hang);
 }
 
+/// A report, and the events that the stream has of the feed, from its beginning on.
+fn has_feed_once(bus: &TestBus, witness: &Witness, report: &Value) {
+    let last = report["last_sequence"].as_u64().unwrap();
+    until("the witness sees the end", || (witness.look().last >= last).then_some(()));
+    let seen = witness.look();
+    assert_eq!(seen.events, expected(bus, seen.events.len()), "{report}");
+}
+
 #[test]
 fn one_that_ended_in_good_order_is_left_or_followed() {
+    const COUNT: usize = 30_000;
     let bus = TestBus::new();
     run(&bus.publish("sim:seed=1,events=10")).exits(0);
+    let witness = Witness::start(bus.path());
+    let feed = format!("sim:{FEED},events={COUNT} {PACE}");
     for (flags, epochs) in [("", 1), ("--when-ended take-over", 2)] {
         let before = bus.epoch().unwrap().epoch;
-        let primary = Running::start(tapewire(&bus.publish(&format!("sim:{FEED} {PACE}"))));
+        let primary = Running::start(tapewire(&bus.publish(&feed)));
         until("the primary begins", || bus.epoch().filter(|state| state.epoch == before + 1));
-        let standby = Running::start(tapewire(&bus.publish(&format!("sim:seed=2,events=10 --progress-ms 5 --standby {flags}"))));
+        let standby = Running::start(tapewire(&bus.publish(&format!("{feed} --standby {flags}"))));
         watching(&standby, primary.pid());
+        witness.until_events(before as usize + 1, EVENTS);
         let ended = primary.terminate().exits(0).json();
         let report = standby.finish().exits(0).json();
         if epochs == 1 {
             assert_eq!((&report["standby"], &report["last_sequence"]), (&Value::from("left"), &ended["last_sequence"]));
         } else {
             assert_eq!(report["takeover"]["cause"], "ended", "{report}");
-            assert_eq!(report["events"], 10, "{report}");
+            assert_eq!(report["takeover"]["resumed_at"], ended["events"], "{report}");
+            has_feed_once(&bus, &witness, &report);
+            assert_eq!(witness.look().events.len(), COUNT, "all of it: {report}");
         }
         assert_eq!(bus.epoch().unwrap().epoch, before + epochs);
     }
+    // Of a feed that had come to its end nothing is left.
+    let primary = Running::start(tapewire(&bus.publish(&format!("sim:{FEED},events=4000 {PACE}"))));
+    until("the primary publishes", || primary.progress().filter(|it| it["events"].as_u64() > Some(0)));
+    let standby = Running::start(tapewire(&bus.publish(&format!("sim:{FEED},events=4000 {PACE} --standby --when-ended take-over"))));
+    watching(&standby, primary.pid());
+    primary.finish().exits(0);
+    let report = standby.finish().exits(0).json();
+    assert_eq!((&report["events"], &report["takeover"]["resumed_at"]), (&Value::from(0), &Value::from(4000)), "{report}");
+    // Who watched nobody has a feed of its own.
+    let report = run(&bus.publish("sim:seed=2,events=10 --standby --when-ended take-over")).exits(0).json();
+    assert_eq!((&report["events"], &report["takeover"]["resumed_at"]), (&Value::from(10), &Value::from(0)), "{report}");
+    drop(witness);
     bus.assert_clean();
+}
+
+/// The start of the epoch has been deleted when the standby begins to watch: the count is in the segments that are kept.
+#[test]
+fn one_that_keeps_little() {
+    let bus = TestBus::new();
+    run(&bus.publish("sim:seed=1,events=10")).exits(0);
+    let witness = Witness::start(bus.path());
+    witness.until_events(1, 10);
+    let feed =
+        format!("sim:{FEED} --speed 60000 --progress-ms 5 --journal-pages 16 --segment-pages 4 --keep-bytes 3000000 --keep-held-bytes 0");
+    let primary = Running::start(tapewire(&bus.publish(&feed)));
+    let oldest = || bus.open_if_there().and_then(|bus| tapewire_storage::LogReader::open(&bus.stream("market")).ok()?.oldest().ok()?);
+    let begin = until("the primary begins", || bus.epoch().filter(|state| state.epoch == 2)).after + 1;
+    until("the start of the epoch is deleted", || oldest().filter(|oldest| *oldest > begin));
+    let standby = Running::start(tapewire(&bus.publish(&format!("{feed} --standby"))));
+    watching(&standby, primary.pid());
+    let _ = primary.kill();
+    witness.until_events(3, EVENTS);
+    let report = standby.terminate().exits(0).json();
+    assert!(report["takeover"]["resumed_at"].as_u64() > Some(EVENTS as u64), "{report}");
+    has_feed_once(&bus, &witness, &report);
+    drop(witness);
+    bus.assert_clean();
+}
+
+/// A primary that leaves out nearly all of its feed lives all the same, and hears what it is told; so does a standby that winds the feed on.
+#[test]
+fn one_that_leaves_out_what_its_feed_has() {
+    let bus = TestBus::new();
+    let kinds = "--leave-out trade --leave-out book_delta --leave-out book_snapshot --leave-out quote";
+    let feed = format!("sim:seed=1 {kinds} --progress-ms 5");
+    let mut primary = Running::start(tapewire(&bus.publish(&feed)));
+    let left_out = |running: &Running| running.progress().and_then(|it| it["left_out"].as_u64());
+    until("the primary is at work", || left_out(&primary));
+    let standby = Running::start(tapewire(&bus.publish(&format!("{feed} --standby"))));
+    watching(&standby, primary.pid());
+    // Far longer than a standby waits for a beat.
+    until("it has left out a lot", || left_out(&primary).filter(|count| *count > 1_000_000));
+    assert!(primary.is_alive());
+    primary.terminate().exits(0);
+    assert_eq!(standby.finish().exits(0).json()["standby"], "left");
+    bus.assert_clean();
+}
+
+/// What is left to wind on when the stream is taken is what was published since the last look.
+#[test]
+fn the_feed_is_wound_on_before_it_is_needed() {
+    let bus = TestBus::new();
+    let feed = format!("sim:{FEED} --speed 100000 --progress-ms 5");
+    let primary = Running::start(tapewire(&bus.publish(&feed)));
+    until("a lot is published", || primary.progress().filter(|it| it["events"].as_u64() > Some(100_000)));
+    let standby = Running::start(tapewire(&bus.publish(&format!("{feed} --standby"))));
+    watching(&standby, primary.pid());
+    until("as much again", || primary.progress().filter(|it| it["events"].as_u64() > Some(200_000)));
+    let _ = primary.kill();
+    until("the standby publishes", || standby.progress().filter(|it| it["events"].as_u64() > Some(0)));
+    let report = standby.terminate().exits(0).json();
+    let (resumed, wound) = (report["takeover"]["resumed_at"].as_u64(), report["takeover"]["wound_before"].as_u64());
+    assert!(resumed >= Some(200_000) && wound >= Some(100_000), "{report}");
+    bus.assert_clean();
+}
+
+/// A primary in a namespace of processes of its own cannot be watched: the standby says so, and takes the stream when it is free.
+#[test]
+fn one_that_cannot_be_seen() {
+    let can_unshare =
+        rustix_is_root() && Command::new("unshare").args(["--pid", "--fork", "--mount-proc", "true"]).status().is_ok_and(|it| it.success());
+    if !can_unshare {
+        println!("skipped: only root can make a namespace of processes");
+        return;
+    }
+    for (flags, says) in [
+        (&["--pid", "--fork", "--kill-child", "--mount-proc"][..], "cannot be seen from here"),
+        // It sees the processes of the others, and takes none of their names for its own.
+        (&["--pid", "--fork", "--kill-child"][..], "does not say who it is"),
+    ] {
+        let bus = TestBus::new();
+        let feed = format!("sim:{FEED} {PACE}");
+        let inner = tapewire(&bus.publish(&feed));
+        let mut command = Command::new("unshare");
+        command.args(flags).arg(inner.get_program()).args(inner.get_args());
+        let primary = Running::start(command);
+        until("the primary publishes", || primary.progress().filter(|it| it["events"].as_u64() > Some(0)));
+        let mut standby = Running::start(tapewire(&bus.publish(&format!("{feed} --standby"))));
+        until("the standby says why", || standby.stderr().contains(says).then_some(()));
+        assert!(standby.is_alive());
+        let _ = primary.kill();
+        until("the standby publishes", || standby.progress().filter(|it| it["events"].as_u64() > Some(0)));
+        let report = standby.terminate().exits(0).json();
+        assert_eq!(report["takeover"]["cause"], "died", "{report}");
+        bus.verify().exits(0);
+    }
 }
 
 /// A standby of another user has no right to end the primary: it says so, and both go on.
