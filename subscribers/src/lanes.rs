@@ -9,7 +9,7 @@
 //! Only events decide, no clock: where no event was late, the same streams give the same order however fast each of them came.
 //!
 //! One wrong time must not put all of its stream behind it. So an event whose time lies further ahead of its stream than a bound (a minute, or
-//! the window where that is longer) is a *suspect*, and its stream counts as silent until its next event or heartbeat, which decides: one that is
+//! twice the window where that is longer) is a *suspect*, and its stream counts as silent until its next event or heartbeat, which decides: one that is
 //! behind by more than the bound again proves the time wrong. Then the suspect has the merge time of the event before it, and says so.
 
 use std::collections::VecDeque;
@@ -83,7 +83,7 @@ impl<T> Lanes<T> {
     pub(crate) fn new(count: usize, window_ns: u64) -> Self {
         let lane = || Lane { pending: VecDeque::new(), ready: 0, suspect: None, bytes: 0, time: 0, progress: 0, is_ended: false };
         let lanes = (0..count).map(|_| lane()).collect();
-        Self { lanes, window_ns, jump_ns: window_ns.max(JUMP_NS_MIN), suspect_count: 0, newest: 0, watermark: (0, 0) }
+        Self { lanes, window_ns, jump_ns: window_ns.saturating_mul(2).max(JUMP_NS_MIN), suspect_count: 0, newest: 0, watermark: (0, 0) }
     }
 
     /// Takes the next event of a stream, of so many bytes; one without a time has that of the event before it.

@@ -63,7 +63,7 @@ pub struct StreamEvent<'a> {
     pub time: u64,
     /// Whether later events of other streams were handed out before it, because its stream had said nothing for the whole window.
     pub is_late: bool,
-    /// Whether its own `ts_recv` does not count: it lay ahead of its stream by more than a minute, and the window, and what the stream said next
+    /// Whether its own `ts_recv` does not count: it lay ahead of its stream by more than a minute, and twice the window, and what the stream said next
     /// was not there. Its merge time is that of the event before it.
     pub is_implausible: bool,
     /// The event; its sequences are its own stream's.

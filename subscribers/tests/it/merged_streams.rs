@@ -148,6 +148,53 @@ fn a_silent_stream_is_waited_for_as_the_settings_say() {
     silent.close().unwrap();
 }
 
+/// A feed gives one event a time of the end of days: its stream goes on among the others, live and in every replay.
+#[test]
+fn one_wrong_time_does_not_silence_its_stream() {
+    const COUNT: u64 = 1_000;
+    const WRONG: u64 = 500;
+    let (_directory, bus) = market::bus();
+    let mut publishers = ["busy", "wrong"].map(|name| publisher(&bus, name));
+    let settings = |tier, end| {
+        ["busy", "wrong"]
+            .map(|name| SubscriberSettings { stream_name: name.to_owned(), ..SubscriberSettings::new(tier, Start::Seq(1), end) })
+    };
+    let merge = MergeSettings { progress: Progress::Events, ..MergeSettings::default() };
+    let read = |merger: &mut StreamMerger, found: &mut Vec<(usize, u64, u64, bool)>| {
+        merger.poll(100, |it| {
+            assert!(!it.is_late, "{it:?}");
+            if it.event.kind() == Kind::Trade {
+                let number = u64::from_le_bytes(it.event.first().bytes()[48..56].try_into().unwrap());
+                found.push((it.stream, number, it.time, it.is_implausible));
+            }
+        })
+    };
+    let mut live = StreamMerger::open(&bus, &settings(Tier::Realtime(Wait::Yield), End::Never), merge).unwrap();
+    let (now, mut found) = (1_000_000_000_000_000, Vec::new());
+    for number in 0..COUNT {
+        for (stream, publisher) in publishers.iter_mut().enumerate() {
+            let time = if (stream, number) == (1, WRONG) { u64::MAX } else { now + number * 10 + stream as u64 };
+            publisher.publish(&trade(stream, number, time)).unwrap();
+        }
+        read(&mut live, &mut found).unwrap();
+    }
+    // The last one of all waits for the other stream.
+    while found.len() < 2 * COUNT as usize - 1 {
+        read(&mut live, &mut found).unwrap();
+    }
+    publishers.into_iter().for_each(|publisher| {
+        publisher.close().unwrap();
+    });
+    assert_eq!((live.counters().late, live.counters().implausible), (0, 1));
+    assert!(live.watermark() < now + COUNT * 10);
+    let wrong: Vec<_> = found.iter().filter(|it| it.3).copied().collect();
+    assert_eq!(wrong, [(1, WRONG, now + (WRONG - 1) * 10 + 1, true)]);
+    let (mut history, mut replayed) = (StreamMerger::open(&bus, &settings(Tier::Historical, End::Head), merge).unwrap(), Vec::new());
+    while read(&mut history, &mut replayed).unwrap() != Polled::Ended {}
+    assert_eq!(replayed.len(), 2 * COUNT as usize);
+    assert_eq!(replayed[..found.len()], found);
+}
+
 #[test]
 fn wrong_streams_are_refused() {
     let (_directory, bus) = market::bus();
