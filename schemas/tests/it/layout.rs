@@ -103,7 +103,7 @@ fn wire_values() {
     assert_eq!(kinds, [1, 2, 3, 4, 5, 6, 7, 8, 9]);
     for byte in 0..=u8::MAX {
         assert_eq!(Kind::from_wire(byte).map(|kind| kind as u8), kinds.contains(&byte).then_some(byte));
-        assert_eq!(ControlCode::from_wire(byte.into()).map(|code| code as u32), (1..=10).contains(&byte).then_some(byte.into()));
+        assert_eq!(ControlCode::from_wire(byte.into()).map(|code| code as u32), (1..=11).contains(&byte).then_some(byte.into()));
     }
     assert_eq!(OrderState::ALL.map(|state| state as u8), [1, 2, 3, 4, 5]);
     assert_eq!([Side::Unknown, Side::Buy, Side::Sell].map(|side| side as u8), [0, 1, 2]);
