@@ -51,6 +51,9 @@ pub struct Cursor {
     stream: Stream,
     name: String,
     position: Option<CursorPosition>,
+    /// What this process has brought to the disk. What it found there counts for nothing: a consumer that was killed may have left a name that is
+    /// not durable, and `position` may be what that one had in memory only.
+    written: Option<CursorPosition>,
     /// Dropped with the cursor: until then nobody else moves it.
     #[allow(dead_code, reason = "holds the lock")]
     lock: Box<dyn DiskFile>,
@@ -93,7 +96,7 @@ impl Cursor {
             // Of a cursor that was deleted: a new one must not be where that was.
             remove_ack(stream, name)?;
         }
-        Ok(Self { stream: stream.clone(), name: name.to_owned(), position: None, lock })
+        Ok(Self { stream: stream.clone(), name: name.to_owned(), position: None, written: None, lock })
     }
 
     /// Where a cursor is now: what its file says, or its consumer has acknowledged since; `None` where there is no file.
@@ -252,8 +255,13 @@ impl Cursor {
             return Err(StorageError::Setting { setting: "sequence of a cursor", value: 0, reason: "sequences begin at 1" });
         }
         small_file::write(self.stream.disk(), &self.path(), "cursor", &position.payload())?;
-        self.position = Some(position);
+        (self.position, self.written) = (Some(position), Some(position));
         Ok(())
+    }
+
+    /// Where the file is, durably, as far as this process has written it; `None` before it did, whatever the file says.
+    pub(crate) fn written(&self) -> Option<CursorPosition> {
+        self.written
     }
 }
 

@@ -74,6 +74,35 @@ fn the_later_of_cursor_and_memory_counts() {
     check(&stream, 7, 3);
 }
 
+/// A consumer that is killed leaves its last position in memory alone. One that goes on there and ends without another acknowledgement takes the
+/// memory away: by then the file has the position, and it does as soon as that is asked for.
+#[test]
+fn a_life_without_an_acknowledgement_takes_none_away() {
+    let test = TestBus::new();
+    let stream = written(&test);
+    let mut acks = begin(&stream, "a");
+    acks.ack(1, 9);
+    die(&stream, acks);
+    let file = stream.directory().join("cursors/a");
+    let says = |sequence: u64| std::fs::read_to_string(&file).unwrap().contains(&format!(" sequence={sequence} "));
+    assert!(says(1));
+    let acks = begin(&stream, "a");
+    let position = acks.persist().unwrap();
+    assert!((position.epoch, position.sequence) == (1, 9) && says(9), "{position:?}");
+    die(&stream, acks);
+    for _ in 0..2 {
+        begin(&stream, "a").close().unwrap();
+        check(&stream, 1, 9);
+    }
+    let mut acks = begin(&stream, "a");
+    acks.ack(1, 12);
+    die(&stream, acks);
+    assert!(says(9));
+    drop(begin(&stream, "a"));
+    assert!(says(12));
+    check(&stream, 1, 12);
+}
+
 /// What was acknowledged before counts neither against a move nor for another cursor of that name.
 #[test]
 fn a_cursor_that_is_moved_or_made_anew_is_where_it_was_put() {
