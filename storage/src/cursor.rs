@@ -67,7 +67,8 @@ impl Cursor {
     ///
     /// # Errors
     /// [`StorageError::CursorBusy`] while another consumer has it, [`StorageError::CursorDamaged`] where its file is not what was stored,
-    /// [`StorageError::CursorName`] for a name that no file can have, and what the file system says.
+    /// [`StorageError::CursorName`] for a name that no file can have, [`StorageError::NotOwner`] where the stream is another user's, and what the
+    /// file system says.
     pub fn open(stream: &Stream, name: &str) -> Result<Self> {
         let mut cursor = Self::take(stream, name)?;
         cursor.position = Self::load(stream, name)?;
@@ -84,6 +85,9 @@ impl Cursor {
         if stream.epoch()?.is_none() {
             return Err(StorageError::NoStream { path: stream.bus().directory().to_owned(), stream: stream.name().to_owned() });
         }
+        stream.require_own(
+            "cursors are its owner's, and so are acknowledgements; others read it without a name (--from seq:N, a time, oldest)",
+        )?;
         let (disk, directory) = (stream.disk(), directory(stream));
         disk.create_dir_all(&directory).map_err(StorageError::io("create", &directory))?;
         disk.sync_dir(stream.directory()).map_err(StorageError::io("sync the directory", stream.directory()))?;
