@@ -244,7 +244,6 @@ impl Stage<'_> {
     /// A life that acknowledges nothing, and ends in good order: what the one before acknowledged in memory stays acknowledged.
     fn live_idly(&mut self) {
         let read = SubscriberSettings::new(Tier::Historical, Start::Seq(1), End::Never);
-        // Without a writer that lives there may be a journal that is not drained: nothing of that is read here.
         Consumer::open(&self.bus.open(), &ConsumerSettings::new(NAME, read)).unwrap().close().unwrap();
         self.ledger.close_life(&[], self.position());
     }
