@@ -236,9 +236,6 @@ impl Stage<'_> {
         self.kills.0 += 1;
         let (entries, position) = (Entry::read(&self.log), self.position());
         self.ledger.close_life(&entries, position);
-        if self.random.bool() {
-            self.live_idly();
-        }
     }
 
     /// A life that acknowledges nothing, and ends in good order: what the one before acknowledged in memory stays acknowledged.
@@ -261,6 +258,9 @@ fn acknowledged_deliveries_under_random_kills() {
         Stage { bus: &bus, random: fastrand::Rng::with_seed(seed), ledger, log: bus.path().join("consumer"), lives: 0, kills: (0, 0) };
     let mut publisher = stage.publisher();
     while (stage.ledger.acked.len() as u64) < wanted {
+        if stage.random.bool() {
+            stage.live_idly();
+        }
         let mut consumer = stage.consumer();
         stage.let_it_work(&mut consumer);
         if stage.random.u32(0..3) == 0 {
