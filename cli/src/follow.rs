@@ -26,8 +26,8 @@ pub struct Following {
     pub subscriber: Subscriber,
     /// Definitions as they are where reading begins.
     pub registry: Registry,
-    /// Whoever reads on under a name goes on behind a rollback: it is said.
-    pub is_named: bool,
+    /// Whoever reads on under a name (`--ack`) goes on behind a rollback: it is said.
+    pub name: Option<String>,
     wanted: Wanted,
     bus: String,
 }
@@ -56,7 +56,9 @@ pub fn open(arguments: &ReadArguments, filter: &FilterArguments, stop: &StopFlag
                 Wait::Sleep(Duration::from_millis(5)).once();
             }
             Err(error) if is_pruned(&error) && matches!(arguments.from, StartArgument::Oldest) && looks < OLDEST_LOOKS_MAX => looks += 1,
-            Err(error) if is_pruned(&error) => return Err(error.context(start_is_pruned(arguments))),
+            Err(error) if is_pruned(&error) && !matches!(arguments.from, StartArgument::At(Start::Cursor(_))) => {
+                return Err(error.context(start_is_pruned(arguments)));
+            }
             other => break other?,
         }
     };
@@ -90,13 +92,7 @@ fn try_open(arguments: &ReadArguments, wanted: &FilterArguments, stop: &StopFlag
     let subscriber = Subscriber::open_unless(&bus, &settings, &give_up)?;
     // Scales may have changed since the start.
     let registry = definitions_at(&bus, &arguments.stream, subscriber.position(), &give_up)?;
-    Ok(Following {
-        wanted: Wanted::new(wanted, &registry),
-        subscriber,
-        registry,
-        is_named: false,
-        bus: arguments.bus.display().to_string(),
-    })
+    Ok(Following { wanted: Wanted::new(wanted, &registry), subscriber, registry, name: None, bus: arguments.bus.display().to_string() })
 }
 
 /// The kinds that are wanted.
@@ -128,6 +124,26 @@ fn start_is_pruned(arguments: &ReadArguments) -> String {
     }
 }
 
+/// What a name of `--ack` cannot have any more, and what to do: its place comes before every start that is named.
+pub fn say_lost(error: anyhow::Error, arguments: &ReadArguments, name: &str) -> anyhow::Error {
+    let said = match storage_error(&error) {
+        Some(StorageError::Pruned { wanted, oldest }) => {
+            lost(&arguments.bus.display().to_string(), &arguments.stream, name, (*wanted, *oldest))
+        }
+        _ => return error,
+    };
+    error.context(said)
+}
+
+fn lost(bus: &str, stream: &str, name: &str, (wanted, oldest): (u64, u64)) -> String {
+    format!(
+        "--ack {name}: stream {stream:?} of {bus} has been pruned beyond what {name:?} acknowledged: records {wanted} to {} are lost to it; \
+         `tapewire cursor move {bus} --stream {stream} {name} --to oldest` goes on behind them, and \
+         `tapewire cursor delete {bus} --stream {stream} {name}` lets it begin anew",
+        oldest - 1
+    )
+}
+
 impl Following {
     /// Delivers events until the end or a signal; `between` runs after every poll and may end it.
     pub fn run(
@@ -136,7 +152,7 @@ impl Following {
         mut deliver: impl FnMut(Merged, &EventRef<'_>),
         mut between: impl FnMut(&mut Subscriber) -> anyhow::Result<bool>,
     ) -> anyhow::Result<()> {
-        let Self { subscriber, wanted, bus, is_named, .. } = self;
+        let Self { subscriber, wanted, bus, name, .. } = self;
         let mut deliver = |merged: Merged, event: &EventRef<'_>| {
             if wanted.accepts(event) {
                 deliver(merged, event);
@@ -149,7 +165,7 @@ impl Following {
                     console::note(format_args!("{error}"));
                     Polled::More
                 }
-                Err(error) if *is_named && matches!(error.downcast_ref(), Some(SubscribeError::Rollback { .. })) => {
+                Err(error) if name.is_some() && matches!(error.downcast_ref(), Some(SubscribeError::Rollback { .. })) => {
                     console::note(format_args!("{error}"));
                     Polled::More
                 }
@@ -162,6 +178,10 @@ impl Following {
                         ));
                     }
                     let stream = subscriber.stream().name();
+                    if let (Some(name), Some(StorageError::Pruned { wanted, oldest })) = (name, storage_error(&error)) {
+                        let said = lost(bus, stream, name, (*wanted, *oldest));
+                        return Err(error.context(said));
+                    }
                     return Err(error.context(format!(
                         "stream {stream:?} of {bus} was pruned faster than it was read: go on with --from oldest, and keep more next time \
                          (--keep-held-bytes of the publisher)"

@@ -9,7 +9,7 @@ use std::time::{Duration, Instant};
 use tapewire_stdx::{clock::Clock, wait::Wait};
 use tapewire_storage::{
     Bus, CellReport, ConsumerLife, ConsumerReport, ConsumerState, HealthBoard, Lag, PublisherState, StorageError, StoreLevel, StoreStatus,
-    Stream, SubscriberState, list_cells, list_streams, store_status, stream_files, stream_state,
+    Stream, SubscriberState, list_cells, list_streams, store_status, stream_files, stream_state, streams_not_allowed,
 };
 
 /// Sleeps are this long at most, so that a signal is heard.
@@ -36,8 +36,13 @@ pub fn run(arguments: &StatArguments) -> anyhow::Result<Outcome> {
 /// What there is to see, and whether something is wrong with it.
 fn look(bus: &Bus, arguments: &StatArguments, board: &mut HealthBoard) -> anyhow::Result<(Value, Outcome)> {
     let mut streams = list_streams(bus)?;
+    let mut hidden = streams_not_allowed(bus)?;
     if let Some(wanted) = &arguments.stream {
         streams.retain(|stream| stream.name() == wanted);
+        hidden.retain(|error| matches!(error, StorageError::NotAllowed { stream, .. } if stream == wanted));
+        if let Some(error) = hidden.pop() {
+            return Err(error.into());
+        }
         if streams.is_empty() {
             return Err(StorageError::NoStream { path: arguments.bus.clone(), stream: wanted.clone() }.into());
         }
@@ -67,8 +72,9 @@ fn look(bus: &Bus, arguments: &StatArguments, board: &mut HealthBoard) -> anyhow
             Err(error) => faults.push(error),
         }
     }
+    // That a stream is another user's is said, and nothing is wrong with it.
     let outcome = faults.iter().fold(Outcome::Done, Outcome::worse);
-    let faults: Vec<String> = faults.iter().map(ToString::to_string).collect();
+    let faults: Vec<String> = faults.iter().chain(&hidden).map(ToString::to_string).collect();
     Ok((json!({ "bus": bus.directory().display().to_string(), "at_ns": now_ns, "streams": shown, "faults": faults }), outcome))
 }
 

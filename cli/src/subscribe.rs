@@ -29,8 +29,11 @@ pub fn run(arguments: &SubscribeArguments) -> anyhow::Result<Outcome> {
     if let Some(start) = keeper.start()? {
         read.from = StartArgument::At(start);
     }
-    let mut following = follow::open(&read, &arguments.filter, &stop)?;
-    following.is_named = arguments.ack.is_some();
+    let mut following = follow::open(&read, &arguments.filter, &stop).map_err(|error| match &arguments.ack {
+        Some(name) => follow::say_lost(error, &read, name),
+        None => error,
+    })?;
+    following.name.clone_from(&arguments.ack);
     keeper.begin(&mut following.subscriber)?;
     let shape = match arguments.output {
         OutputName::Ndjson => Some(Shape::Ndjson),

@@ -287,6 +287,17 @@ impl Stream {
         self.disk().rights(&self.directory).map_err(StorageError::io("look at", &self.directory))
     }
 
+    /// Refuses to make a file in somebody else's stream, or in its memory, root too: it would keep the owner out. `rule` says who may. A stream that is not there yet is whoever's makes it.
+    pub(crate) fn require_own(&self, rule: &'static str) -> Result<()> {
+        let user_id = rustix::process::geteuid().as_raw();
+        match self.disk().rights(&self.directory) {
+            Ok(Rights { owner_id, .. }) if owner_id != user_id => {
+                Err(StorageError::NotOwner { path: self.directory.clone(), stream: self.name.clone(), owner_id, user_id, rule })
+            }
+            _ => Ok(()),
+        }
+    }
+
     /// What was refused, in words that say why and what to do, where the stream is not for this process's user.
     fn refused(&self, error: StorageError) -> StorageError {
         let is_denied = matches!(&error, StorageError::Io { source, .. } if source.kind() == std::io::ErrorKind::PermissionDenied);

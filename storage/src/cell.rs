@@ -214,9 +214,10 @@ impl Cell {
     /// Makes a cell for this process, and removes those of dead ones.
     ///
     /// # Errors
-    /// What the file system says: a reader without the right to write there goes on without a cell.
+    /// [`StorageError::NotOwner`], and what the file system says: a reader of another user goes on without a cell.
     pub fn create(stream: &Stream, role: CellRole) -> Result<Self> {
         stream.check_name()?;
+        stream.require_own("only its owner's publishers and subscribers show how they are")?;
         let (bus, disk) = (stream.bus(), stream.disk());
         let directory = bus.memory_directory();
         bus.make_memory()?;

@@ -51,6 +51,9 @@ pub struct Cursor {
     stream: Stream,
     name: String,
     position: Option<CursorPosition>,
+    /// What this process has brought to the disk. What it found there counts for nothing: a consumer that was killed may have left a name that is
+    /// not durable, and `position` may be what that one had in memory only.
+    written: Option<CursorPosition>,
     /// Dropped with the cursor: until then nobody else moves it.
     #[allow(dead_code, reason = "holds the lock")]
     lock: Box<dyn DiskFile>,
@@ -64,7 +67,8 @@ impl Cursor {
     ///
     /// # Errors
     /// [`StorageError::CursorBusy`] while another consumer has it, [`StorageError::CursorDamaged`] where its file is not what was stored,
-    /// [`StorageError::CursorName`] for a name that no file can have, and what the file system says.
+    /// [`StorageError::CursorName`] for a name that no file can have, [`StorageError::NotOwner`] where the stream is another user's, and what the
+    /// file system says.
     pub fn open(stream: &Stream, name: &str) -> Result<Self> {
         let mut cursor = Self::take(stream, name)?;
         cursor.position = Self::load(stream, name)?;
@@ -81,6 +85,9 @@ impl Cursor {
         if stream.epoch()?.is_none() {
             return Err(StorageError::NoStream { path: stream.bus().directory().to_owned(), stream: stream.name().to_owned() });
         }
+        stream.require_own(
+            "cursors are its owner's, and so are acknowledgements; others read it without a name (--from seq:N, a time, oldest)",
+        )?;
         let (disk, directory) = (stream.disk(), directory(stream));
         disk.create_dir_all(&directory).map_err(StorageError::io("create", &directory))?;
         disk.sync_dir(stream.directory()).map_err(StorageError::io("sync the directory", stream.directory()))?;
@@ -93,7 +100,7 @@ impl Cursor {
             // Of a cursor that was deleted: a new one must not be where that was.
             remove_ack(stream, name)?;
         }
-        Ok(Self { stream: stream.clone(), name: name.to_owned(), position: None, lock })
+        Ok(Self { stream: stream.clone(), name: name.to_owned(), position: None, written: None, lock })
     }
 
     /// Where a cursor is now: what its file says, or its consumer has acknowledged since; `None` where there is no file.
@@ -252,8 +259,13 @@ impl Cursor {
             return Err(StorageError::Setting { setting: "sequence of a cursor", value: 0, reason: "sequences begin at 1" });
         }
         small_file::write(self.stream.disk(), &self.path(), "cursor", &position.payload())?;
-        self.position = Some(position);
+        (self.position, self.written) = (Some(position), Some(position));
         Ok(())
+    }
+
+    /// Where the file is, durably, as far as this process has written it; `None` before it did, whatever the file says.
+    pub(crate) fn written(&self) -> Option<CursorPosition> {
+        self.written
     }
 }
 

@@ -65,6 +65,23 @@ pub enum StorageError {
         /// Whose this process is.
         user_id: u32,
     },
+    /// What is made in a stream's directory, or in its memory, is made by the stream's owner: anybody else's files, root's too, would keep it out.
+    #[error(
+        "stream {stream:?} in {} is of user {owner_id}, and this process is of user {user_id}: {rule}; run this as user {owner_id}",
+        path.display()
+    )]
+    NotOwner {
+        /// Directory of the stream.
+        path: PathBuf,
+        /// The stream.
+        stream: String,
+        /// Whose it is.
+        owner_id: u32,
+        /// Whose this process is.
+        user_id: u32,
+        /// Who may do what was to be done.
+        rule: &'static str,
+    },
     /// The stream has never been written.
     #[error("bus {} has no stream {stream:?} yet: publish to it first", path.display())]
     NoStream {

@@ -19,7 +19,7 @@ pub use probe::{DiskProbe, probe_disk};
 pub use segments::{SegmentInspection, inspect_segments};
 pub use store::{LevelsInspection, ManifestInspection, PartInspection, inspect_footer, inspect_levels, inspect_manifest, inspect_table};
 pub(crate) use streams::is_locked;
-pub use streams::{StreamFiles, list_streams, stream_files};
+pub use streams::{StreamFiles, list_streams, stream_files, streams_not_allowed};
 
 use crate::error::Reason;
 use std::path::{Path, PathBuf};

@@ -104,6 +104,7 @@ pub use inspect::{
     DiskProbe, Fault, JournalInspection, JournalOverlap, LevelsInspection, ManifestInspection, Overlap, PageInspection, PageState,
     PartInspection, SealInspection, SegmentInspection, SlotInspection, StreamFiles, inspect_footer, inspect_journal, inspect_levels,
     inspect_manifest, inspect_page, inspect_segments, inspect_table, list_journals, list_streams, probe_disk, stream_files,
+    streams_not_allowed,
 };
 pub use journal::{JournalOpener, JournalPage, JournalProgress, Signal, SignalMark};
 pub use level0::{FooterSummary, ScanBounds};

@@ -29,11 +29,13 @@ impl StoreMark {
     /// Takes the mark of a stream.
     ///
     /// # Errors
-    /// [`StorageError::StoreActive`] while another store has it, [`StorageError::NoStream`], and what the file system says.
+    /// [`StorageError::StoreActive`] while another store has it, [`StorageError::NoStream`], [`StorageError::NotOwner`], and what the file
+    /// system says.
     pub fn open(stream: &Stream) -> Result<Self> {
         if stream.epoch()?.is_none() {
             return Err(StorageError::NoStream { path: stream.bus().directory().to_owned(), stream: stream.name().to_owned() });
         }
+        stream.require_own("only its owner works on its store")?;
         let path = stream.path(LOCK_NAME);
         let lock = stream.disk().open(&path, Access::CreatePrivate).map_err(StorageError::io("create", &path))?;
         if !wait_for_lock(lock.as_ref(), &path)? {

@@ -44,6 +44,7 @@ pub(crate) struct WriterLock {
 impl WriterLock {
     pub(crate) fn take(stream: &Stream) -> Result<Self> {
         stream.check_name()?;
+        stream.require_own("only its owner publishes to it, recovers and repairs it")?;
         let disk = stream.disk();
         if disk.list(stream.directory()).is_err_and(|error| error.kind() == std::io::ErrorKind::NotFound) {
             stream.open_to(Audience::Group, None)?;

@@ -100,7 +100,17 @@ fn pruning_says_what_it_did_and_who_holds_what() {
     let moving = format!("tapewire cursor move {} --stream market slow --to oldest", bus.path().display());
     run(&bus.subscribe("--from cursor:slow")).exits(1).says(&["cursor:slow", &moving]);
     assert_eq!(cursor(&bus, "show", "slow").exits(0).json()["standing"]["pruned_oldest"], oldest);
+    // A name has its place, whatever start is named beside it: it is told which records it cannot have, and what helps.
+    let (lost, deleting) = (format!("records 1 to {} are lost", oldest - 1), moving.replace("move", "delete").replace(" --to oldest", ""));
+    for from in ["", "--from oldest", "--from seq:1"] {
+        let named = run(&bus.subscribe(&format!("--ack slow {from} --until head"))).exits(1);
+        let named = named.says(&["--ack slow", &lost, &moving, &deleting, "no longer kept"]);
+        assert!(!named.stderr.contains("begin with --from oldest"), "{}", named.stderr);
+    }
     run(moving.strip_prefix("tapewire ").unwrap()).exits(0);
+    let named = run(&bus.digest("--tier historical --from cursor:slow --until head")).exits(0).json();
+    assert_eq!(named["first_sequence"], oldest);
+    run(&bus.subscribe("--ack slow --until head --output none")).exits(0);
     run(&bus.subscribe("--from cursor:slow --until head --output none")).exits(0);
     assert_eq!(prune("--keep-age 1h").exits(0).json()["segments_deleted"], 0);
     prune("--keep-age never").exits(2);

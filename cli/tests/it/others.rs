@@ -1,7 +1,7 @@
 //! What users see who are not the bus's owner. It needs root, to be somebody else.
 
 use crate::{
-    bus::TestBus,
+    bus::{TestBus, files_below},
     process::{Finished, Running, run, tapewire, until},
 };
 use rustix::process::{getegid, geteuid};
@@ -47,7 +47,7 @@ fn the_group_reads_files_and_keeps_nobody_out() {
     assert!(!text.contains("used by nobody") && !text.contains("left its journal"), "{text}");
     assert!(text.contains("may be in use") && text.contains("probe") && !text.contains("No such file"), "{text}");
     let lock = run_as(group, &format!("publish --bus {path} --feed sim:events=10")).unwrap().exits(1);
-    lock.says(&["Permission denied"]);
+    lock.says(&["is of user 0", "run this as user 0"]);
     publisher.terminate().exits(0);
     run(&bus.publish("sim:events=10")).exits(0);
     bus.assert_clean();
@@ -110,6 +110,83 @@ fn strangers_cannot_open_accounts() {
     assert_eq!(modes, [("account.1.journal".to_owned(), 0o600), ("market.1.journal".to_owned(), 0o644)]);
     publisher.terminate().exits(0);
     bus.assert_clean();
+}
+
+/// A bus of somebody else, being written; `None` where this process cannot be anybody else.
+fn published_by_a_stranger() -> Option<(TestBus, Running)> {
+    if !geteuid().is_root() {
+        println!("skipped: being somebody else needs root");
+        return None;
+    }
+    let bus = TestBus::new();
+    std::os::unix::fs::chown(bus.path(), Some(NOBODY), Some(NOBODY)).unwrap();
+    std::fs::set_permissions(bus.path(), std::fs::Permissions::from_mode(0o755)).unwrap();
+    let mut command = tapewire(&bus.publish("sim:seed=1 --speed 20000 --progress-ms 5 --segment-pages 2"));
+    command.uid(NOBODY).gid(NOBODY);
+    let publisher = Running::start(command);
+    until("something is durable", || publisher.progress().filter(|it| it["seq_durable"].as_u64() > Some(20_000)));
+    Some((bus, publisher))
+}
+
+/// Everything that the bus has on disk and in memory, and is not its owner's.
+fn not_the_owners(bus: &TestBus) -> Vec<std::path::PathBuf> {
+    use std::os::unix::fs::MetadataExt as _;
+    let memory = bus.open().memory_directory();
+    let files = files_below(bus.path()).into_iter().chain(files_below(&memory));
+    let parents: Vec<_> = files.flat_map(|path| [path.parent().unwrap().to_owned(), path]).collect();
+    parents.into_iter().filter(|path| path.metadata().is_ok_and(|it| it.uid() != NOBODY)).collect()
+}
+
+/// Root may do anything, and would leave files that the owner cannot open: it is told whose the bus is, and reading leaves nothing, however it ends.
+#[test]
+fn root_leaves_nothing_in_the_bus_of_another_user() {
+    let Some((bus, publisher)) = published_by_a_stranger() else { return };
+    let path = bus.path().display();
+    let whose = ["is of user 65534", "this process is of user 0", "run this as user 65534"];
+    let refused = |line: &str| drop(run(line).exits(1).says(&whose));
+    refused(&format!("prune {path} --keep-bytes 0"));
+    refused(&format!("cursor move {path} slow --to seq:1"));
+    refused(&format!("snapshot create {path} now"));
+    refused(&format!("store {path}"));
+    run(&bus.subscribe("--ack slow --from oldest --until head"))
+        .exits(1)
+        .says(&[&whose[..], &["cursors are its owner's", "--from"]].concat());
+    for tier in ["historical", "realtime", "delayed"] {
+        let reader = Running::start(tapewire(&bus.subscribe(&format!("--tier {tier} --from seq:1"))));
+        until("it reads", || Some(()).filter(|()| reader.stdout().lines().count() > 100));
+        reader.kill().was_killed();
+    }
+    let read = run(&bus.digest("--tier historical --from seq:1 --until seq:10000")).exits(0).json();
+    assert_eq!(read["sequence_errors"], 0);
+    assert_eq!(not_the_owners(&bus), Vec::<std::path::PathBuf>::new());
+    // Nothing is in the owner's way.
+    let owner = |line: &str| run_as(NOBODY, line).unwrap().exits(0);
+    owner(&bus.subscribe("--ack slow --from oldest --until seq:10 --output none"));
+    let pruned = owner(&format!("prune {path} --keep-bytes 0 --keep-held-bytes 0")).json();
+    assert!(pruned["segments_deleted"].as_u64() > Some(0), "{pruned}");
+    publisher.terminate().exits(0);
+    refused(&bus.publish("sim:events=10"));
+    refused(&format!("recover {path}"));
+    owner(&bus.publish("sim:events=10"));
+    assert_eq!(not_the_owners(&bus), Vec::<std::path::PathBuf>::new());
+    bus.assert_clean();
+}
+
+/// What may not be read is said, and not that it is not there; who may read takes no name.
+#[test]
+fn strangers_are_told_what_is_closed_to_them() {
+    let (bus, publisher) = published_to_everyone();
+    let path = bus.path().display();
+    let closed = ["\"account\"", "user 0", "mode 700", "user 65534", "run as that user"];
+    let Some(all) = run_as(NOBODY, &format!("stat {path}")) else { return };
+    let shown = all.exits(0).json();
+    let fault = shown["faults"][0].as_str().unwrap();
+    assert!(shown["streams"].as_array().unwrap().len() == 1 && closed.iter().all(|part| fault.contains(part)), "{shown}");
+    run_as(NOBODY, &format!("stat {path} --stream account")).unwrap().exits(1).says(&closed);
+    run_as(NOBODY, &format!("stat {path} --stream none")).unwrap().exits(4).says(&["no stream \"none\""]);
+    let ack = run_as(NOBODY, &bus.subscribe("--ack x --from oldest --until head")).unwrap().exits(1);
+    ack.says(&["cursors are its owner's", "--from", "run this as user 0"]);
+    publisher.terminate().exits(0);
 }
 
 /// Files belong to the group that is named: its members read, and nobody else does.

@@ -47,7 +47,7 @@ impl Shared {
         self.cursor.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Brings the cursor to where the memory is.
+    /// Brings the cursor to where the memory is: what this process has not written itself is written, whatever the file says.
     fn persist(&self) -> Result<CursorPosition> {
         let mut cursor = self.cursor();
         let place = self.cell.words.place().ok_or_else(|| StorageError::CursorDamaged {
@@ -55,14 +55,15 @@ impl Shared {
             name: cursor.name().to_owned(),
             reason: "its file in memory holds no position".to_owned(),
         })?;
-        let stored = cursor.position().filter(|stored| (stored.epoch, stored.sequence) == place);
-        match stored {
-            Some(stored) => Ok(stored),
-            None => {
-                let position = CursorPosition { epoch: place.0, sequence: place.1, ts_updated: Clock::new().now_ns() };
-                cursor.store_file(position).map(|()| position)
-            }
+        let is_here = |position: &CursorPosition| (position.epoch, position.sequence) == place;
+        if let Some(written) = cursor.written().filter(is_here) {
+            return Ok(written);
         }
+        // One that begins where its predecessor's memory was has not moved since.
+        let known = cursor.position().filter(is_here);
+        let moved = || CursorPosition { epoch: place.0, sequence: place.1, ts_updated: Clock::new().now_ns() };
+        let position = known.unwrap_or_else(moved);
+        cursor.store_file(position).map(|()| position)
     }
 }
 

@@ -128,6 +128,13 @@ impl fmt::Display for Laggard {
     }
 }
 
+impl Laggard {
+    /// Whether what it needs next decides: one that is missing, or has lost what it had, is told something else.
+    fn may_be_pruned(&self) -> bool {
+        !matches!(self.state, LaggardState::Missing | LaggardState::RolledBack)
+    }
+}
+
 #[derive(Debug)]
 struct Watched {
     name: String,
@@ -146,6 +153,7 @@ pub struct AckWatch {
     stream: Stream,
     log: LogReader,
     consumers: Vec<Watched>,
+    looks: u64,
 }
 
 impl AckWatch {
@@ -167,7 +175,7 @@ impl AckWatch {
             is_missing: true,
             kept_until: u64::MAX,
         };
-        Ok(Self { stream: stream.clone(), log: LogReader::open(stream)?, consumers: names.iter().map(new).collect() })
+        Ok(Self { stream: stream.clone(), log: LogReader::open(stream)?, consumers: names.iter().map(new).collect(), looks: 0 })
     }
 
     /// Who has not acknowledged everything up to `sequence`, of the stream as it is now: empty where all have.
@@ -178,11 +186,24 @@ impl AckWatch {
         self.log.look()?;
         let (stream, log) = (&self.stream, &mut self.log);
         self.consumers.iter_mut().try_for_each(|it| it.look(stream, log))?;
-        if self.consumers.iter().all(|it| it.lag(sequence, 0).is_none()) {
-            return Ok(Vec::new());
+        self.looks += 1;
+        let mut laggards: Vec<Laggard> = self.consumers.iter().filter_map(|it| it.lag(sequence)).collect();
+        if laggards.is_empty() {
+            return Ok(laggards);
         }
         let oldest = log.oldest()?.unwrap_or(0);
-        Ok(self.consumers.iter().filter_map(|it| it.lag(sequence, oldest)).collect())
+        for laggard in laggards.iter_mut().filter(|it| it.may_be_pruned() && it.acked + 1 < oldest) {
+            if !log.is_in_ring(laggard.acked + 1) {
+                laggard.state = LaggardState::Pruned { oldest };
+            }
+        }
+        Ok(laggards)
+    }
+
+    /// Thorough looks so far, each of which opens files: what waiting has cost.
+    #[must_use]
+    pub fn looks(&self) -> u64 {
+        self.looks
     }
 
     /// Waits, by the strategy `by`, until all have acknowledged everything up to `sequence`. One that is dead may come back until `timeout` has
@@ -208,9 +229,9 @@ impl AckWatch {
         }
     }
 
-    /// What the memory says: loads only.
+    /// What the memory says, of those whom the last thorough look did not find missing or taken back: loads only.
     fn seem_done(&self, sequence: u64) -> bool {
-        self.consumers.iter().all(|it| it.view.as_ref().and_then(AckView::place).unwrap_or(it.place).1 > sequence)
+        self.consumers.iter().all(|it| it.seems_done(sequence))
     }
 }
 
@@ -230,13 +251,19 @@ impl Watched {
         Ok(())
     }
 
-    /// Where it has not acknowledged `sequence`, of a stream of which `oldest` is the first record that is kept.
-    fn lag(&self, sequence: u64, oldest: u64) -> Option<Laggard> {
+    /// Whether another thorough look may find that it has acknowledged `sequence`: one that changes nothing is not worth it.
+    fn seems_done(&self, sequence: u64) -> bool {
+        let place = self.view.as_ref().and_then(AckView::place).map_or(self.place, |place| place.max(self.place));
+        let kept_until = if place.0 == self.place.0 { self.kept_until } else { u64::MAX };
+        !self.is_missing && place.1.min(kept_until) > sequence
+    }
+
+    /// Where it has not acknowledged `sequence`, whether or not it still can.
+    fn lag(&self, sequence: u64) -> Option<Laggard> {
         let acked = self.place.1.min(self.kept_until) - 1;
         let state = match self.life {
             _ if self.is_missing => LaggardState::Missing,
             _ if self.kept_until < self.place.1 => LaggardState::RolledBack,
-            _ if self.place.1 < oldest => LaggardState::Pruned { oldest },
             ConsumerLife::Running { .. } => LaggardState::Behind,
             ConsumerLife::Dead { pid } => LaggardState::Dead { pid },
             ConsumerLife::Stopped => LaggardState::Stopped,

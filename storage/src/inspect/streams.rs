@@ -17,6 +17,16 @@ pub fn list_streams(bus: &Bus) -> Result<Vec<Stream>> {
     Ok(streams.filter(|stream| stream.check_name().is_ok() && bus.disk().open(&stream.path("epoch"), Access::Read).is_ok()).collect())
 }
 
+/// Streams that this process may not read, each as the error that says whose it is ([`StorageError::NotAllowed`]): [`list_streams`] has the others.
+///
+/// # Errors
+/// What the file system says.
+pub fn streams_not_allowed(bus: &Bus) -> Result<Vec<StorageError>> {
+    let names = bus.disk().list(bus.directory()).map_err(StorageError::io("list", bus.directory()))?;
+    let streams = names.iter().map(|name| bus.stream(name)).filter(|stream| stream.check_name().is_ok());
+    Ok(streams.filter_map(|stream| stream.epoch().err()).filter(|error| matches!(error, StorageError::NotAllowed { .. })).collect())
+}
+
 /// Files of a stream, by what they are.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct StreamFiles {

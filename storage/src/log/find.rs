@@ -50,7 +50,9 @@ impl LogReader {
         let divide = self.divide(|page| page.seal.ts_max >= ts)?;
         // The first page that is kept may owe its fence to records that are not: then the record lies further on.
         let from = match (divide.at, divide.before) {
-            (Some(at), _) => at.header.first_sequence,
+            // The page before may have been sealed further between the two looks.
+            (Some(at), Some(before)) => at.header.first_sequence.min(before.seal.last_sequence + 1),
+            (Some(at), None) => at.header.first_sequence,
             (None, Some(before)) => before.seal.last_sequence + 1,
             (None, None) => self.oldest()?.unwrap_or(1),
         };

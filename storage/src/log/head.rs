@@ -1,7 +1,7 @@
 //! Where a stream ends and begins now: published, durable, closed, oldest.
 
 use super::{LogReader, OpenSegment, SEEK_LOOKS_MAX};
-use crate::{bus::Stream, error::Result, journal::JournalCopy, store::StorePages, stored::seq_stored, wal::list_segments};
+use crate::{error::Result, journal::JournalCopy, store::StorePages, stored::seq_stored, wal::list_segments};
 
 impl LogReader {
     /// Sequence of the last record that is published now; 0 where there is none.
@@ -65,12 +65,23 @@ impl LogReader {
         Ok(StorePages::open(&self.stream)?.and_then(|store| store.part_start(sequence)).unwrap_or(1))
     }
 
-    /// The oldest sequence in the files, the store's included; `None` where there are none.
+    /// The oldest sequence in the files, the store's included; `None` where there are none. The ring of a writer that lives may reach further back:
+    /// [`Self::seek`] and [`Self::standing`] look there too.
     ///
     /// # Errors
     /// What the file system says, and [`crate::StorageError::Corrupt`] where the store's manifest is damaged.
     pub fn oldest(&self) -> Result<Option<u64>> {
-        oldest_kept(&self.stream)
+        let oldest = self.oldest_segment()?;
+        if oldest == Some(1) {
+            return Ok(oldest);
+        }
+        let stored = StorePages::open(&self.stream)?.and_then(|store| store.range());
+        Ok(match (stored, oldest) {
+            // A store that ends before the log begins does not make it whole.
+            (Some((first, last)), Some(oldest)) if last + 1 >= oldest => Some(first.min(oldest)),
+            (Some((first, _)), None) => Some(first),
+            (_, oldest) => oldest,
+        })
     }
 
     /// The oldest sequence in the WAL's own files; `None` where there are none.
@@ -129,19 +140,4 @@ impl LogReader {
     pub fn writer_pid(&self) -> Option<u32> {
         self.live_journal().and_then(|journal| u32::try_from(journal.map().header.writer_pid).ok())
     }
-}
-
-/// The oldest sequence in a stream's files, the store's included; `None` where there are none.
-pub(crate) fn oldest_kept(stream: &Stream) -> Result<Option<u64>> {
-    let oldest = list_segments(stream)?.first().copied();
-    if oldest == Some(1) {
-        return Ok(oldest);
-    }
-    let stored = StorePages::open(stream)?.and_then(|store| store.range());
-    Ok(match (stored, oldest) {
-        // A store that ends before the log begins does not make it whole.
-        (Some((first, last)), Some(oldest)) if last + 1 >= oldest => Some(first.min(oldest)),
-        (Some((first, _)), None) => Some(first),
-        (_, oldest) => oldest,
-    })
 }

@@ -20,7 +20,6 @@ use crate::{
     store::StorePages,
     wal::{Validity, list_segments, validate},
 };
-pub(crate) use head::oldest_kept;
 pub(crate) use segment::OpenSegment;
 pub use standing::Standing;
 use tapewire_schemas::{PAGE_BYTES, PageView};
@@ -94,8 +93,10 @@ pub struct LogReader {
     pin: Option<Pin>,
     /// Where this reader was and the oldest record kept, when retention ended its claim the last time.
     claim_ended: Option<ClaimEnded>,
-    /// This process may not pin here, as far as the current segment's opening told.
+    /// There is no pin, as far as the current segment's opening told.
     is_pin_refused: bool,
+    /// Why, the first time; it is said once.
+    unpinned: Option<StorageError>,
 }
 
 impl LogReader {
@@ -123,6 +124,7 @@ impl LogReader {
             pin: None,
             claim_ended: None,
             is_pin_refused: false,
+            unpinned: None,
         };
         reader.attach()?;
         if reader.epoch.is_none() {
@@ -317,8 +319,10 @@ impl LogReader {
     /// Claims everything from `sequence` on: as long as this reader lives and does not say otherwise, retention keeps it, up to its bound.
     fn pin(&mut self, sequence: u64) {
         if self.pin.is_none() && !self.is_pin_refused {
-            self.pin = Pin::new(&self.stream, sequence);
-            self.is_pin_refused = self.pin.is_none();
+            match Pin::new(&self.stream, sequence) {
+                Ok(pin) => (self.pin, self.unpinned) = (Some(pin), None),
+                Err(error) => self.read_unpinned(error),
+            }
         }
         self.hold(sequence);
         if let Some((pin, oldest)) = self.pin.as_ref().and_then(|pin| Some((pin, pin.ended()?))) {
@@ -330,6 +334,25 @@ impl LogReader {
                 pin.renew(sequence);
             }
         }
+    }
+
+    #[cold]
+    fn read_unpinned(&mut self, error: StorageError) {
+        self.is_pin_refused = true;
+        if self.unpinned.is_none() {
+            match &error {
+                StorageError::NotOwner { .. } => tracing::debug!(%error, "reading without a pin: what is not open may be pruned"),
+                error => tracing::warn!(%error, "reading without a pin: what is not open may be pruned"),
+            }
+            self.unpinned = Some(error);
+        }
+    }
+
+    /// Why retention does not wait for this reader, though it has searched: the stream is another user's, or there was no room for its claim.
+    /// `None` where it has a claim, or needs none yet.
+    #[must_use]
+    pub fn unpinned(&self) -> Option<&StorageError> {
+        self.unpinned.as_ref()
     }
 
     /// The last time that retention ended this reader's claim to what it had not read, as far as the last search told: it stood still, or

@@ -5,6 +5,7 @@ use crate::{
     bus::EpochState,
     cursor::CursorPosition,
     error::{Result, StorageError},
+    journal::JournalCopy,
     store::StorePages,
 };
 
@@ -19,7 +20,7 @@ pub enum Standing {
         /// First sequence that is not what the consumer saw.
         to: u64,
     },
-    /// The next record is no longer kept.
+    /// The next record is no longer kept, neither in the files nor in the ring of a writer that lives.
     Pruned {
         /// The oldest that is.
         oldest: u64,
@@ -121,9 +122,23 @@ impl LogReader {
         if position.epoch > 0 && position.sequence > end {
             return Ok(Standing::RolledBack { to: end });
         }
-        match self.oldest()? {
-            Some(oldest) if position.sequence < oldest => Ok(Standing::Pruned { oldest }),
-            _ => Ok(Standing::Good),
-        }
+        Ok(self.pruned_before(position.sequence)?.map_or(Standing::Good, |oldest| Standing::Pruned { oldest }))
+    }
+
+    /// The oldest record in the files, where `sequence` is older and cannot be read any more: as [`Self::seek`] says it, which looks in the ring
+    /// first. As of the last look.
+    ///
+    /// # Errors
+    /// As [`Self::oldest`].
+    pub(crate) fn pruned_before(&self, sequence: u64) -> Result<Option<u64>> {
+        Ok(self.oldest()?.filter(|oldest| sequence < *oldest && !self.is_in_ring(sequence)))
+    }
+
+    /// Whether the ring of a writer that lives, or died and left it, has a record.
+    pub(crate) fn is_in_ring(&self, sequence: u64) -> bool {
+        let Some(journal) = self.live_journal() else { return false };
+        let Some(page_index) = journal.find(sequence) else { return false };
+        let mut copy = JournalCopy::new();
+        copy.load(journal.map(), page_index).is_ok() && (copy.first_sequence()..copy.next_sequence()).contains(&sequence)
     }
 }

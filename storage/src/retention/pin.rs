@@ -5,9 +5,8 @@
 //! ```
 //!
 //! The reader makes the file under a temporary name, locks it, and only then gives it its name: whoever sees a pin that is not locked sees
-//! a dead reader. The directory is made by whoever comes first of those who own the bus: a reader that may only read it has no pin, and must
-//! not own the directory either.
-
+//! a dead reader. The directory is made by whoever comes first of the stream's owner's processes. A reader of another user, root too, has no pin:
+//! the owner could neither end its claim nor take it for dead. One that lies there all the same counts for nothing, and is removed.
 //!
 //! Whoever prunes beyond what a reader needs, because the bound is reached, ends its claim: it stores the oldest record that is kept in the
 //! second word. From then on the pin holds nothing, so that a reader that is stopped does not hold the bound's worth of files for ever. The
@@ -43,18 +42,21 @@ pub(crate) struct Pin {
 }
 
 impl Pin {
-    /// Claims everything from `sequence` on; `None` where this process may not.
-    pub(crate) fn new(stream: &Stream, sequence: u64) -> Option<Self> {
-        let mut failure = None;
+    /// Claims everything from `sequence` on.
+    ///
+    /// # Errors
+    /// [`StorageError::NotOwner`] where the stream is another user's, and what the file system says: what is not open may then be pruned.
+    pub(crate) fn new(stream: &Stream, sequence: u64) -> Result<Self> {
+        stream.require_own("only its owner's readers are waited for")?;
+        let mut tries_left = TRIES_MAX;
         // Whoever prunes may take the file for a dead reader's before it is locked.
-        for _ in 0..TRIES_MAX {
+        loop {
+            tries_left -= 1;
             match Self::try_new(stream, sequence) {
-                Ok(pin) => return Some(pin),
-                Err(error) => failure = Some(error),
+                Err(_) if tries_left > 0 => {}
+                other => return other,
             }
         }
-        tracing::debug!(stream = stream.name(), ?failure, "reading without a pin: what is not open may be pruned");
-        None
     }
 
     fn try_new(stream: &Stream, sequence: u64) -> Result<Self> {
@@ -64,7 +66,7 @@ impl Pin {
         let access = Access::CreateFor(stream.audience()?);
         let file = match stream.disk().open(&beside, access) {
             // Nobody has written or pruned here since the boot.
-            Err(error) if error.kind() == std::io::ErrorKind::NotFound && may_make_directory(stream) => {
+            Err(error) if error.kind() == std::io::ErrorKind::NotFound => {
                 make_directory(stream)?;
                 stream.disk().open(&beside, access)
             }
@@ -152,11 +154,6 @@ fn directory(stream: &Stream) -> PathBuf {
     stream.bus().memory_directory().join(format!("{}.readers", stream.name()))
 }
 
-/// Whether the stream's files are this process's own.
-fn may_make_directory(stream: &Stream) -> bool {
-    stream.disk().is_own(stream.directory()).unwrap_or(false)
-}
-
 /// Makes the directory of pins, and clears away those of readers that died since the last writer.
 pub(crate) fn make_directory(stream: &Stream) -> Result<()> {
     let directory = directory(stream);
@@ -164,7 +161,7 @@ pub(crate) fn make_directory(stream: &Stream) -> Result<()> {
     holds(stream).map(drop)
 }
 
-/// What living readers need; pins of dead ones are removed.
+/// What living readers need; pins of dead ones are removed, and those that are not the owner's.
 pub(super) fn holds(stream: &Stream) -> Result<Vec<Hold>> {
     let directory = directory(stream);
     let names = match stream.disk().list(&directory) {
@@ -172,10 +169,11 @@ pub(super) fn holds(stream: &Stream) -> Result<Vec<Hold>> {
         Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Ok(Vec::new()),
         Err(error) => return Err(StorageError::io("list", &directory)(error)),
     };
+    let owner_id = stream.rights()?.owner_id;
     let mut holds = Vec::new();
     for name in names {
         let path = directory.join(&name);
-        match look(stream, &path) {
+        match look(stream, &path, owner_id) {
             Ok(Some(sequence)) if name.ends_with(".pin") => holds.push(Hold { holder: Holder::Reader, sequence }),
             Ok(_) => {}
             // Gone since it was listed.
@@ -190,8 +188,13 @@ pub(super) fn holds(stream: &Stream) -> Result<Vec<Hold>> {
 }
 
 /// What the owner of a pin needs: everything (0) where it is just saying so; `None` where it is dead, and its file removed, and where its
-/// claim was ended.
-fn look(stream: &Stream, path: &Path) -> std::io::Result<Option<u64>> {
+/// claim was ended, and where it is not of the stream's owner.
+fn look(stream: &Stream, path: &Path, owner_id: u32) -> std::io::Result<Option<u64>> {
+    if stream.disk().rights(path)?.owner_id != owner_id {
+        tracing::warn!(path = %path.display(), "a pin of another user counts for nothing");
+        stream.disk().remove(path)?;
+        return Ok(None);
+    }
     let file = stream.disk().open(path, Access::Read)?;
     if file.try_lock()? {
         stream.disk().remove(path)?;

@@ -6,16 +6,17 @@ use super::{
 };
 use crate::{
     bus::Stream,
-    cursor::Cursor,
+    cursor::{Cursor, CursorPosition},
     disk::Access,
     error::{Result, StorageError},
     journal::JournalCopy,
-    log::oldest_kept,
+    log::LogReader,
     small_file,
     store::StorePages,
     stored::seq_stored,
     wal::{Validity, list_segments, segment_name, validate},
 };
+use std::collections::BTreeMap;
 use tapewire_schemas::PAGE_BYTES;
 use tapewire_stdx::failpoint::{FailPoint, pass};
 
@@ -44,12 +45,13 @@ pub struct PruneReport {
 /// write there may do it, beside a living writer or without.
 ///
 /// # Errors
-/// [`StorageError::PrunerActive`] while another process does it, [`StorageError::NoStream`], and what the file system says; what was not
+/// [`StorageError::PrunerActive`] while another process does it, [`StorageError::NoStream`], [`StorageError::NotOwner`], and what the file system says; what was not
 /// deleted then is by the next call.
 pub fn prune_stream(stream: &Stream, policy: &RetentionPolicy, ts_now: u64) -> Result<PruneReport> {
     if stream.epoch()?.is_none() {
         return Err(StorageError::NoStream { path: stream.bus().directory().to_owned(), stream: stream.name().to_owned() });
     }
+    stream.require_own("only its owner prunes it")?;
     let disk = stream.disk();
     let path = stream.path("prune.lock");
     let lock = disk.open(&path, Access::CreatePrivate).map_err(StorageError::io("create", &path))?;
@@ -111,18 +113,25 @@ fn say(stream: &Stream, held_by: &[Hold], overruled: &[Hold], oldest: u64) {
     }
 }
 
-/// Who needs what: readers before cursors. A cursor whose next records are gone, in log and store, has lost its claim: its consumer is told so when
-/// it goes on, and until then nothing is kept for it.
+/// Who needs what: readers before cursors. A cursor whose next records are gone, in log, store and the ring of a writer that lives, has lost its
+/// claim: its consumer is told so when it goes on, and until then nothing is kept for it.
 pub(crate) fn holds(stream: &Stream) -> Result<Vec<Hold>> {
     let mut holds = pin::holds(stream)?;
-    let oldest = oldest_kept(stream).unwrap_or_else(|error| {
-        tracing::warn!(stream = stream.name(), %error, "what is kept cannot be known: every cursor holds what it needs");
-        None
-    });
-    for (name, position) in Cursor::list(stream)? {
+    let cursors = Cursor::list(stream)?;
+    if cursors.is_empty() {
+        return Ok(holds);
+    }
+    let mut needs = Needs { stream: stream.clone(), log: None, taken_back: BTreeMap::new() };
+    for (name, position) in cursors {
         let sequence = match position {
-            Ok(position) if oldest.is_some_and(|oldest| position.sequence < oldest) => continue,
-            Ok(position) => position.sequence,
+            Ok(position) => match needs.of(&position) {
+                Ok(Some(sequence)) => sequence,
+                Ok(None) => continue,
+                Err(error) => {
+                    tracing::warn!(stream = stream.name(), name, %error, "what is kept cannot be known: a cursor holds what it needs");
+                    position.sequence
+                }
+            },
             Err(error) => {
                 tracing::warn!(stream = stream.name(), %error, "a cursor cannot be read: it is taken to need everything");
                 0
@@ -131,6 +140,35 @@ pub(crate) fn holds(stream: &Stream) -> Result<Vec<Hold>> {
         holds.push(Hold { holder: Holder::Cursor(name), sequence });
     }
     Ok(holds)
+}
+
+/// What cursors need of a log.
+struct Needs {
+    stream: Stream,
+    log: Option<LogReader>,
+    /// By epoch: from where on what it had was taken back, where it was.
+    taken_back: BTreeMap<u32, Option<u64>>,
+}
+
+impl Needs {
+    /// From where on a cursor's consumer will go on: behind a rollback, with what the stream is now. `None` where that is gone.
+    fn of(&mut self, position: &CursorPosition) -> Result<Option<u64>> {
+        let log = match &mut self.log {
+            Some(log) => log,
+            none => none.insert(LogReader::open(&self.stream)?),
+        };
+        let taken_back = match self.taken_back.get(&position.epoch) {
+            Some(known) => *known,
+            None if position.epoch == 0 => None,
+            None => {
+                let found = log.taken_back_to(position.epoch, u64::MAX)?;
+                self.taken_back.insert(position.epoch, found);
+                found
+            }
+        };
+        let sequence = taken_back.map_or(position.sequence, |to| to.min(position.sequence));
+        Ok(if log.pruned_before(sequence)?.is_some() { None } else { Some(sequence) })
+    }
 }
 
 /// What there is.

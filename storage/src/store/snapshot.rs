@@ -74,6 +74,7 @@ pub fn create_snapshot(stream: &Stream, name: &str, ts_now: u64) -> Result<Snaps
 
 /// The right to make and delete snapshots of a stream: as long as the file is open.
 fn lock(stream: &Stream) -> Result<Box<dyn DiskFile>> {
+    stream.require_own("only its owner makes and deletes snapshots of it")?;
     let directory = StoreFiles::new(stream).snapshots();
     stream.disk().create_dir_all(&directory).map_err(StorageError::io("create", &directory))?;
     let path = lock_path(stream);

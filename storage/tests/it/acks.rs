@@ -1,9 +1,11 @@
 //! A cursor and what its consumer acknowledged: which of the two counts.
 
 use crate::harness::{STREAM, TestBus, TestSequencer, settings};
+use std::time::{Duration, Instant};
+use tapewire_stdx::wait::Wait;
 use tapewire_storage::{
-    AckSettings, Acknowledger, ConsumerLife, Cursor, CursorPosition, RetentionPolicy, StorageError, Stream, StreamWriter, list_consumers,
-    prune_stream,
+    AckSettings, AckWatch, Acknowledger, ConsumerLife, Cursor, CursorPosition, LaggardState, LogReader, RetentionPolicy, StorageError,
+    Stream, StreamWriter, list_consumers, prune_stream,
 };
 
 const DAY_NS: u64 = 86_400_000_000_000;
@@ -72,6 +74,35 @@ fn the_later_of_cursor_and_memory_counts() {
     assert_eq!(acks.close().map(|position| (position.epoch, position.sequence)).unwrap(), (7, 3));
     assert_eq!(list_consumers(&stream).unwrap()[0].life, ConsumerLife::Stopped);
     check(&stream, 7, 3);
+}
+
+/// A consumer that is killed leaves its last position in memory alone. One that goes on there and ends without another acknowledgement takes the
+/// memory away: by then the file has the position, and it does as soon as that is asked for.
+#[test]
+fn a_life_without_an_acknowledgement_takes_none_away() {
+    let test = TestBus::new();
+    let stream = written(&test);
+    let mut acks = begin(&stream, "a");
+    acks.ack(1, 9);
+    die(&stream, acks);
+    let file = stream.directory().join("cursors/a");
+    let says = |sequence: u64| std::fs::read_to_string(&file).unwrap().contains(&format!(" sequence={sequence} "));
+    assert!(says(1));
+    let acks = begin(&stream, "a");
+    let position = acks.persist().unwrap();
+    assert!((position.epoch, position.sequence) == (1, 9) && says(9), "{position:?}");
+    die(&stream, acks);
+    for _ in 0..2 {
+        begin(&stream, "a").close().unwrap();
+        check(&stream, 1, 9);
+    }
+    let mut acks = begin(&stream, "a");
+    acks.ack(1, 12);
+    die(&stream, acks);
+    assert!(says(9));
+    drop(begin(&stream, "a"));
+    assert!(says(12));
+    check(&stream, 1, 12);
 }
 
 /// What was acknowledged before counts neither against a move nor for another cursor of that name.
@@ -145,4 +176,29 @@ fn a_cursor_that_nobody_uses_expires() {
     assert_eq!(names, ["bad", "held"]);
     assert_eq!(Cursor::expire(&stream, DAY_NS, u64::MAX / 2).unwrap(), ["bad", "held"]);
     assert!(Cursor::list(&stream).unwrap().is_empty());
+}
+
+/// The memory says that everything is done, and the files that it does not count: who waits looks at the files now and then, not all the time.
+#[test]
+fn waiting_for_a_place_that_does_not_count_takes_few_looks() {
+    let test = TestBus::new();
+    let stream = written(&test);
+    let last = LogReader::open(&stream).unwrap().head().unwrap();
+    written(&test);
+    let check = |sequence, expected| {
+        let (mut watch, from) = (AckWatch::open(&stream, &["a"]).unwrap(), Instant::now());
+        match watch.wait(sequence, Wait::Yield, Duration::from_millis(60)).unwrap_err() {
+            StorageError::Unacknowledged { laggards, .. } => assert_eq!(laggards[0].state, expected),
+            other => panic!("{other}"),
+        }
+        let looks_max = from.elapsed().as_millis() as u64 / 2 + 2;
+        assert!(watch.looks() <= looks_max, "{} looks, where {looks_max} are the most", watch.looks());
+    };
+    let mut acks = begin(&stream, "a");
+    acks.ack(1, last + 50);
+    check(last + 10, LaggardState::RolledBack);
+    let memory = die(&stream, acks);
+    assert!(Cursor::delete(&stream, "a").unwrap());
+    std::fs::write(stream.bus().memory_directory().join(format!("{STREAM}.acks/a.ack")), memory).unwrap();
+    check(5, LaggardState::Missing);
 }

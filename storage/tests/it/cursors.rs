@@ -6,7 +6,10 @@ use crate::{
 };
 use std::time::{Duration, Instant};
 use tapewire_stdx::wait::Wait;
-use tapewire_storage::{Cursor, CursorPosition, Found, LogReader, Refresh, Standing, StorageError, Stream, StreamWriter, recover_stream};
+use tapewire_storage::{
+    Cursor, CursorPosition, Found, LogReader, Refresh, RetentionPolicy, Standing, StorageError, Stream, StreamWriter, prune_stream,
+    recover_stream,
+};
 
 fn at(epoch: u32, sequence: u64) -> CursorPosition {
     CursorPosition { epoch, sequence, ts_updated: 7_000_000_000u64.wrapping_add(sequence) }
@@ -193,9 +196,18 @@ fn a_cursor_that_was_rolled_back_is_known_by_its_epoch() {
         sequencer.append().unwrap();
     }
     assert_eq!(standing(cursor.position().unwrap()), rolled_back, "its sequence is there again, and means something else");
+    sequencer.append_pages(7);
     sequencer.close(writer);
     assert_eq!(standing(cursor.position().unwrap()), rolled_back);
     assert_eq!(standing(at(1, tail.last_sequence + 1)), Standing::Good);
+    // Its consumer goes on where it was rolled back to: that is what retention keeps.
+    let policy = RetentionPolicy { bytes_max: Some(0), held_bytes_max: u64::MAX, ..RetentionPolicy::default() };
+    let report = prune_stream(&stream, &policy, 0).unwrap();
+    assert_eq!(report.held_by.first().map(|hold| hold.sequence), Some(tail.last_sequence + 1));
+    let names = names_with(stream.directory(), ".log");
+    let last_but_one = names[names.len() - 2].trim_start_matches("wal_").trim_end_matches(".log").parse::<u64>().unwrap();
+    assert!(last_but_one > done, "there was something to delete before its old sequence");
+    assert_eq!(LogReader::open(&stream).unwrap().seek(tail.last_sequence + 1).unwrap(), Found::Page);
 }
 
 /// A journal that is gone looks alive to who has it mapped, and pages of the next epoch's have the same indices: neither is taken for the

@@ -7,11 +7,14 @@ use crate::{
 };
 use tapewire_schemas::{PAGE_BYTES, RECORDS_OFFSET, Slot};
 use tapewire_storage::{
-    AckWatch, Bus, ClaimEnded, Cursor, CursorPosition, Found, Holder, LaggardState, LogReader, PruneReport, RetentionPolicy,
-    RetentionSettings, RetentionWorker, StorageError, StoreHold, StoreMark, StreamWriter, prune_stream, recover_stream, verify_stream,
+    AckWatch, Bus, Cell, CellRole, ClaimEnded, Cursor, CursorPosition, Found, Holder, LaggardState, LogReader, PruneReport,
+    RetentionPolicy, RetentionSettings, RetentionWorker, Standing, StorageError, StoreHold, StoreMark, StreamWriter, WalSettings,
+    create_snapshot, prune_stream, recover_stream, verify_stream,
 };
 
 const SIGKILL: i32 = 9;
+/// A user that owns nothing.
+const NOBODY: u32 = 65_534;
 const SEGMENT_BYTES: u64 = 3 * PAGE_BYTES as u64;
 
 /// Keeps nothing that nobody holds, and holds whatever is asked for.
@@ -243,6 +246,111 @@ fn a_cursor_keeps_its_records_up_to_the_bound() {
     check(&test.bus, last);
 }
 
+/// The files are short, the ring of the living writer is long: what the ring has can be read, so the cursor's claim lasts, and nobody says that
+/// it was ended.
+#[test]
+fn a_cursor_whose_records_are_in_the_ring_keeps_its_claim() {
+    let test = TestBus::in_memory();
+    let stream = test.bus.stream(STREAM);
+    let writer = StreamWriter::open(&test.bus, STREAM, &WalSettings { journal_pages: 32, ..settings() }).unwrap();
+    let mut sequencer = TestSequencer::new(&writer);
+    sequencer.append_pages(10);
+    sequencer.wait_durable();
+    let at = CursorPosition { epoch: 1, sequence: 5, ts_updated: 0 };
+    Cursor::open(&stream, "risk").unwrap().store(at).unwrap();
+    let standing = || LogReader::open(&stream).unwrap().standing(&at).unwrap();
+    let state = || AckWatch::open(&stream, &["risk"]).unwrap().look(10).unwrap()[0].state;
+    let report = prune(&test.bus, &hold_nothing());
+    assert!(!report.deleted.is_empty() && report.overruled.len() == 1 && segments(&test.bus)[0] > 5, "{report:?}");
+    assert_eq!(LogReader::open(&stream).unwrap().seek(5).unwrap(), Found::Page);
+    assert_eq!((standing(), state()), (Standing::Good, LaggardState::Stopped));
+    // What it will come to behind the ring is kept for it.
+    sequencer.append_pages(6);
+    sequencer.wait_durable();
+    let (before, report) = (segments(&test.bus), prune(&test.bus, &keep_nothing()));
+    assert_eq!((report.held_by[0].sequence, segments(&test.bus)), (5, before));
+    // The ring is bounded, and so is this.
+    sequencer.append_pages(40);
+    sequencer.wait_durable();
+    let oldest = segments(&test.bus)[0];
+    assert!(matches!(LogReader::open(&stream).unwrap().seek(5), Err(StorageError::Pruned { .. })));
+    assert_eq!((standing(), state()), (Standing::Pruned { oldest }, LaggardState::Pruned { oldest }));
+    let report = prune(&test.bus, &keep_nothing());
+    assert!(report.held_by.is_empty() && report.overruled.is_empty() && !report.deleted.is_empty(), "{report:?}");
+    sequencer.close(writer);
+}
+
+/// Nothing is made in a stream of somebody else, root's no more than others'; reading takes nothing.
+#[test]
+fn another_users_stream_is_only_read() {
+    if !rustix::process::geteuid().is_root() {
+        println!("skipped: giving a stream to somebody else needs root");
+        return;
+    }
+    let test = TestBus::in_memory();
+    written(&test, 3);
+    let stream = test.bus.stream(STREAM);
+    std::os::unix::fs::chown(stream.directory(), Some(NOBODY), Some(NOBODY)).unwrap();
+    let memory = || names_with(&test.bus.memory_directory(), "");
+    let before = (names_with(stream.directory(), ""), memory(), names_with(&test.bus.memory_directory().join("market.readers"), ""));
+    let refused = [
+        prune_stream(&stream, &keep_nothing(), 0).map(drop),
+        Cursor::open(&stream, "risk").map(drop),
+        StoreMark::open(&stream).map(drop),
+        create_snapshot(&stream, "now", 0).map(drop),
+        StreamWriter::open(&test.bus, STREAM, &settings()).map(drop),
+        recover_stream(&test.bus, STREAM).map(drop),
+        Cell::create(&stream, CellRole::Subscriber { tier: 1 }).map(drop),
+    ];
+    for refused in refused {
+        let error = refused.unwrap_err();
+        assert!(matches!(error, StorageError::NotOwner { owner_id: NOBODY, user_id: 0, .. }), "{error}");
+        assert!(error.to_string().contains("run this as user 65534"), "{error}");
+    }
+    let mut log = LogReader::open(&stream).unwrap();
+    assert_eq!(log.seek(1).unwrap(), Found::Page);
+    assert!(matches!(log.unpinned(), Some(StorageError::NotOwner { .. })), "{:?}", log.unpinned());
+    let after = (names_with(stream.directory(), ""), memory(), names_with(&test.bus.memory_directory().join("market.readers"), ""));
+    assert_eq!(after, before);
+}
+
+/// One that lies there all the same: its owner may neither be asked nor told.
+#[test]
+fn a_pin_of_another_user_counts_for_nothing() {
+    if !rustix::process::geteuid().is_root() {
+        println!("skipped: giving a pin to somebody else needs root");
+        return;
+    }
+    let test = TestBus::in_memory();
+    written(&test, 5);
+    let mut log = LogReader::open(&test.bus.stream(STREAM)).unwrap();
+    assert_eq!(log.seek(1).unwrap(), Found::Page);
+    let pins = test.bus.memory_directory().join(format!("{STREAM}.readers"));
+    let pin = pins.join(&names_with(&pins, ".pin")[0]);
+    std::os::unix::fs::chown(&pin, Some(NOBODY), Some(NOBODY)).unwrap();
+    let report = prune(&test.bus, &keep_nothing());
+    assert_eq!((report.deleted.len(), report.held_by, names_with(&pins, "")), (4, Vec::new(), Vec::new()));
+}
+
+/// Reading goes on, and it can be seen that nobody waits for it.
+#[test]
+fn a_reader_without_a_claim_knows_why() {
+    let test = TestBus::in_memory();
+    written(&test, 3);
+    let mut log = LogReader::open(&test.bus.stream(STREAM)).unwrap();
+    assert!(log.unpinned().is_none());
+    let pins = test.bus.memory_directory().join(format!("{STREAM}.readers"));
+    std::fs::remove_dir_all(&pins).unwrap();
+    std::fs::write(&pins, "no directory").unwrap();
+    assert_eq!(log.seek(1).unwrap(), Found::Page);
+    assert!(matches!(log.unpinned(), Some(StorageError::Io { .. })), "{:?}", log.unpinned());
+    std::fs::remove_file(&pins).unwrap();
+    // Once it opens another segment.
+    assert_eq!(log.seek(segments(&test.bus)[1]).unwrap(), Found::Page);
+    assert_eq!(log.seek(segments(&test.bus)[2]).unwrap(), Found::Page);
+    assert!(log.unpinned().is_none(), "{:?}", log.unpinned());
+}
+
 #[test]
 fn the_store_keeps_what_it_has_not_taken_without_a_bound() {
     let test = TestBus::in_memory();
@@ -430,6 +538,12 @@ fn any_order_of_writers_readers_cursors_and_pruners() {
                 _ => {
                     sequencer.wait_durable();
                     let before = segments(&test.bus);
+                    // One that stands before everything, the ring of the living writer too, has lost its claim.
+                    let has_claim = |sequence: &u64| {
+                        let at = CursorPosition { epoch: 0, sequence: *sequence, ts_updated: 0 };
+                        LogReader::open(&stream).unwrap().standing(&at).unwrap() == Standing::Good
+                    };
+                    let claimed = cursor_at.filter(has_claim);
                     let keep = rng.u64(0..6) * SEGMENT_BYTES;
                     let environment = [(KEEP_BYTES, keep.to_string()), (HELD_BYTES, u64::MAX.to_string())];
                     let environment = environment.each_ref().map(|(name, value)| (*name, value.as_str()));
@@ -439,8 +553,7 @@ fn any_order_of_writers_readers_cursors_and_pruners() {
                     // Nothing that the cursor needs and that was there is gone; nothing is left that nobody needs.
                     let needed = |sequence: u64| before[before.partition_point(|first| *first <= sequence.max(before[0])) - 1];
                     let wanted = before[before.len() - before.len().min((keep / SEGMENT_BYTES).max(1) as usize)];
-                    // One that stands before everything has lost its claim.
-                    let by_cursor = cursor_at.filter(|at| *at >= before[0]).map_or(u64::MAX, needed);
+                    let by_cursor = claimed.map_or(u64::MAX, needed);
                     assert!(left[0] <= by_cursor.min(wanted), "{what}: {} is left, the cursor needs {by_cursor}", left[0]);
                     if reader.is_none() {
                         assert_eq!(left[0], by_cursor.min(wanted), "{what}");

@@ -89,7 +89,7 @@ impl World<'_> {
                 if world.rng.bool() {
                     world.end_reader(reader)
                 } else {
-                    world.tally.lost_readers += 1
+                    world.lose_reader(reader)
                 }
                 None
             }),
@@ -223,8 +223,25 @@ impl World<'_> {
         }
     }
 
+    /// As a kill leaves it: what a name acknowledged is in memory, and its cursor as of some time ago.
+    fn lose_reader(&mut self, reader: Reader) {
+        self.tally.lost_readers += 1;
+        let Reading::Named(name, consumer) = reader.reading else { return };
+        let stream = self.bus.stream(STREAM);
+        let paths = [stream.directory().join("cursors").join(name), self.bus.memory_directory().join(format!("{STREAM}.acks/{name}.ack"))];
+        // The memory last: it is never behind the file.
+        let left = paths.each_ref().map(|path| std::fs::read(path).unwrap());
+        drop(consumer);
+        for (path, bytes) in paths.iter().zip(left) {
+            std::fs::write(path, bytes).unwrap();
+        }
+    }
+
+    /// In good order, whether or not it has acknowledged anything since it began.
     fn end_reader(&mut self, mut reader: Reader) {
-        self.ack(&mut reader);
+        if self.rng.bool() {
+            self.ack(&mut reader);
+        }
         self.tally.lapped += match &mut reader.reading {
             Reading::Plain(subscriber) => subscriber.counters().lapped,
             Reading::Named(_, consumer) => consumer.subscriber().counters().lapped,
