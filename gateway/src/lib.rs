@@ -28,10 +28,12 @@ mod hub;
 mod json;
 mod market;
 mod outlet;
+mod page;
 mod rest;
 mod server;
 mod session;
 mod settings;
+mod stats;
 
 pub use error::GatewayError;
 pub use outlet::SlowPolicy;

@@ -5,9 +5,10 @@ use crate::{
     error::GatewayError,
     history::From,
     hub::{Hub, HubThread},
-    rest,
+    page, rest,
     session::{Session, Wrapping, socket_config},
     settings::GatewaySettings,
+    stats::{self, Stats},
 };
 use axum::{
     Router,
@@ -52,6 +53,7 @@ const ACCEPT_PAUSE: Duration = Duration::from_millis(10);
 pub struct App {
     pub(crate) bus: Bus,
     pub(crate) hub: Hub,
+    pub(crate) stats: Arc<Stats>,
     pub(crate) settings: GatewaySettings,
     pub(crate) clock: Clock,
     pub(crate) next_client: AtomicU64,
@@ -85,7 +87,14 @@ impl Gateway {
         let listener = runtime.block_on(TcpListener::bind(address)).map_err(|source| GatewayError::Listen { address, source })?;
         let address = listener.local_addr().map_err(|source| GatewayError::Listen { address, source })?;
         let (hub, thread) = Hub::start(bus, &settings.stream_name)?;
-        let app = Arc::new(App { bus: bus.clone(), hub, settings: settings.clone(), clock: Clock::new(), next_client: AtomicU64::new(1) });
+        let app = Arc::new(App {
+            bus: bus.clone(),
+            hub,
+            stats: Stats::new(bus, &settings.stream_name),
+            settings: settings.clone(),
+            clock: Clock::new(),
+            next_client: AtomicU64::new(1),
+        });
         let (stop, stopped) = watch::channel(false);
         runtime.spawn(accept(listener, app, stopped));
         Ok(Self { address, thread, runtime, stop })
@@ -219,6 +228,8 @@ fn router(app: Arc<App>) -> Router {
         .route("/ws/{*streams}", get(socket_with_streams))
         .route("/stream", get(socket_combined))
         .merge(rest::routes())
+        .merge(stats::routes())
+        .merge(page::routes())
         .route("/livez", get(async || "ok\n"))
         .with_state(app)
 }
