@@ -20,7 +20,7 @@ const PATIENCE: Duration = Duration::from_secs(30);
 
 /// A gateway, and where it listens.
 pub struct Served {
-    process: Running,
+    pub process: Running,
     pub address: String,
 }
 
@@ -31,7 +31,7 @@ impl Served {
         Self { process, address }
     }
 
-    fn request(&self, head: &str) -> String {
+    pub fn request(&self, head: &str) -> String {
         let mut socket = TcpStream::connect(&self.address).unwrap();
         socket.set_read_timeout(Some(PATIENCE)).unwrap();
         socket.write_all(format!("{head}\r\nHost: {}\r\nConnection: close\r\n\r\n", self.address).as_bytes()).unwrap();
@@ -40,7 +40,7 @@ impl Served {
         answer
     }
 
-    fn get(&self, path: &str) -> Value {
+    pub fn get(&self, path: &str) -> Value {
         let answer = self.request(&format!("GET {path} HTTP/1.1"));
         let (_, body) = answer.split_once("\r\n\r\n").unwrap();
         serde_json::from_str(body).unwrap_or_else(|error| panic!("{path}: {error}: {answer}"))

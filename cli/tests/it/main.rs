@@ -19,6 +19,7 @@ mod formats;
 mod full;
 mod gateway;
 mod gateway_clients;
+mod gateway_page;
 mod history;
 mod input;
 mod inspect;
