@@ -16,7 +16,7 @@ struct Arguments {
 
 #[derive(Debug, Subcommand)]
 enum Verb {
-    /// Runs every check: fmt, floors, tidy, clippy, tests, doc tests, examples.
+    /// Runs every check: fmt, floors, tidy, page, clippy, tests, doc tests, examples, browser.
     Test,
     /// Checks that every dependency goes to a lower floor.
     Floors,
@@ -41,6 +41,10 @@ enum Verb {
         #[arg(trailing_var_arg = true, allow_hyphen_values = true)]
         arguments: Vec<String>,
     },
+    /// Builds the gateway's web page again and compares it with the committed one; needs npm, or is skipped.
+    Page,
+    /// Opens every page of the gateway in a browser, on live data, and takes screenshots; needs npm and chromium, or is skipped.
+    PageBrowser,
     /// Runs the tests of pointer code under valgrind, and under the address sanitizer where a nightly toolchain is installed.
     Memcheck,
 }
@@ -65,6 +69,8 @@ fn run(arguments: &Arguments) -> anyhow::Result<()> {
         Verb::KillMatrix(options) => tapewire_xtask::kill_matrix(&workspace, options),
         Verb::Fuzz { arguments } => tapewire_xtask::fuzz(&workspace, arguments),
         Verb::Peers { arguments } => tapewire_xtask::peers(&workspace, arguments),
+        Verb::Page => tapewire_xtask::page(&workspace),
+        Verb::PageBrowser => tapewire_xtask::page_browser(&workspace),
         Verb::Memcheck => tapewire_xtask::memcheck(&workspace),
     }
 }

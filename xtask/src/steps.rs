@@ -13,14 +13,16 @@ use std::{
 
 type Step = fn(&Workspace) -> Result<()>;
 
-const STEPS: [(&str, Step); 7] = [
+const STEPS: [(&str, Step); 9] = [
     ("fmt", |it| cargo(it, &["fmt", "--all", "--check"])),
     ("floors", floors),
     ("tidy", tidy),
+    ("page", page),
     ("clippy", |it| cargo(it, &["clippy", "--workspace", "--all-targets", "--", "-D", "warnings"])),
     ("nextest", nextest),
     ("doc tests", |it| cargo(it, &["test", "--doc", "--workspace"])),
     ("examples", examples),
+    ("browser", page_browser),
 ];
 
 /// Runs every step and stops at the first that fails. Names and durations go to stderr.

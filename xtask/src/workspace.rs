@@ -9,9 +9,11 @@ use std::{
 };
 
 /// Endings of the files that the rules read.
-const TEXT_ENDINGS: [&str; 6] = [".rs", ".md", ".toml", ".sh", ".yml", "/run"];
+const TEXT_ENDINGS: [&str; 11] = [".rs", ".md", ".toml", ".sh", ".yml", ".ts", ".mjs", ".css", ".html", ".svg", "/run"];
 /// Folders that hold nothing of the repository's own.
-const SKIPPED: [&str; 2] = ["target", ".git"];
+const SKIPPED: [&str; 3] = ["target", ".git", "node_modules"];
+/// What is built of files that the rules read, and libraries with it: `cargo xtask page` compares it with them.
+const BUILT: &str = "gateway/web/dist";
 /// Folders below folders: more is a loop or a mistake.
 const DEPTH_MAX: usize = 32;
 
@@ -20,6 +22,8 @@ const DEPTH_MAX: usize = 32;
 pub struct Workspace {
     /// Its root.
     pub root: PathBuf,
+    /// Where cargo builds to.
+    pub target: PathBuf,
     /// Its crates.
     pub crates: Vec<Crate>,
     /// Its example programs.
@@ -47,6 +51,7 @@ impl Workspace {
         let packages = metadata.workspace_packages();
         Ok(Self {
             root: metadata.workspace_root.clone().into_std_path_buf(),
+            target: metadata.target_directory.clone().into_std_path_buf(),
             crates: packages.iter().map(|package| to_crate(&metadata, package)).collect(),
             examples: packages.iter().flat_map(|package| examples_of(package)).collect(),
         })
@@ -97,7 +102,7 @@ fn collect(folder: &Path, prefix: &str, depth: usize, files: &mut Vec<SourceFile
         let entry = entry?;
         let name = entry.file_name().to_string_lossy().into_owned();
         let (path, kind) = (format!("{prefix}{name}"), entry.file_type()?);
-        if kind.is_dir() && !SKIPPED.contains(&name.as_str()) {
+        if kind.is_dir() && !SKIPPED.contains(&name.as_str()) && path != BUILT {
             collect(&entry.path(), &format!("{path}/"), depth - 1, files)?;
         } else if kind.is_file() && TEXT_ENDINGS.iter().any(|ending| path.ends_with(ending)) {
             let text = fs::read_to_string(entry.path()).with_context(|| format!("cannot read {path}"))?;

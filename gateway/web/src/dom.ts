@@ -43,6 +43,7 @@ export interface Column<Row> {
 export class Table<Row> {
   readonly element: HTMLElement;
   private readonly body = el("tbody");
+  private readonly table: HTMLElement;
   private readonly empty: HTMLElement;
 
   constructor(
@@ -55,11 +56,13 @@ export class Table<Row> {
       return head;
     });
     this.empty = el("p", "empty", emptyText);
-    this.element = el("div", "table", el("table", "", el("thead", "", el("tr", "", ...heads)), this.body), this.empty);
+    this.table = el("table", "", el("thead", "", el("tr", "", ...heads)), this.body);
+    this.element = el("div", "table", this.table, this.empty);
   }
 
   paint(rows: Row[]): void {
     this.empty.hidden = rows.length > 0;
+    this.table.hidden = rows.length === 0;
     while (this.body.rows.length > rows.length) {
       this.body.deleteRow(-1);
     }

@@ -24,7 +24,7 @@ export function milliseconds(value: number | null | undefined): string {
     return NONE;
   }
   if (value < 1000) {
-    return `${value.toFixed(value < 10 && value > 0 ? 2 : 0)} ms`;
+    return `${value.toFixed(value < 10 && !Number.isInteger(value) ? 2 : 0)} ms`;
   }
   const seconds = value / 1000;
   if (seconds < 60) {

@@ -5,6 +5,8 @@ import "uplot/dist/uPlot.min.css";
 import { el, panel } from "./dom";
 
 const HEIGHT_PX = 200;
+/** What is shown at least, where less was seen. */
+const SECONDS_MIN = 60;
 const AXIS = { stroke: "#93a1b3", grid: { stroke: "#1b232d", width: 1 }, ticks: { stroke: "#263040", width: 1 } };
 
 export type Points = [at: number[], values: (number | null)[]];
@@ -24,8 +26,8 @@ export class Plot {
         height: HEIGHT_PX,
         legend: { show: false },
         cursor: { drag: { x: false, y: false } },
-        scales: { y: { range: (_, __, most) => [0, most > 0 ? most * 1.1 : 1] } },
-        axes: [AXIS, { ...AXIS, size: 70, values: (_, ticks) => ticks.map((it) => text(it)) }],
+        scales: { x: { range: (_, first, last) => [Math.min(first, last - SECONDS_MIN), last] }, y: { range: (_, __, most) => [0, most > 0 ? most * 1.1 : 1] } },
+        axes: [{ ...AXIS, space: 80, values: (_, ticks) => ticks.map(timeOfDay) }, { ...AXIS, size: 70, values: (_, ticks) => ticks.map((it) => text(it)) }],
         series: [{}, { label: title, stroke: options.color, width: 1.5, fill: `${options.color}22`, points: { show: false } }],
       },
       [[], []],
@@ -44,4 +46,8 @@ export class Plot {
     this.observer.disconnect();
     this.plot.destroy();
   }
+}
+
+function timeOfDay(seconds: number): string {
+  return new Date(seconds * 1000).toTimeString().slice(0, 8);
 }

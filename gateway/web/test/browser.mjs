@@ -67,9 +67,10 @@ function PAGES() {
       await moves(page, ".tape .print:nth-of-type(2) .time");
       // Whole seconds of trades, so that there is something to look at.
       await page.waitForFunction(() => Number(document.querySelector(".chart").dataset.bars) >= 8);
-      assert.equal(await page.locator(".ladder .level.bid .price").filter({ hasText: /\d/ }).count(), 15);
-      assert(await page.locator(".tape .print.buy").count(), "somebody buys");
-      assert(await page.locator(".tape .print.sell").count(), "somebody sells");
+      assert.equal(await page.locator(".ladder .level.bid .price").filter({ hasText: /\d/ }).count(), 20);
+      for (const side of ["buy", "sell"]) {
+        await until(`a taker is to ${side}`, () => page.locator(`.tape .print.${side}`).count());
+      }
       // Its style, the only one that is not the page's own, is let in.
       assert.equal(await page.locator("#tv-attr-logo").evaluate((it) => getComputedStyle(it).position), "absolute");
     },
@@ -87,7 +88,7 @@ function PAGES() {
     },
     storage: async (page) => {
       await moves(page, ".log dd >> nth=3");
-      await page.waitForFunction(() => document.querySelectorAll(".levels tbody tr").length > 0);
+      await until("a segment is stored", () => page.locator(".levels tbody tr").count());
       assert(await page.locator(".store").isVisible());
     },
   };
@@ -159,7 +160,7 @@ async function isNotPaintedWhileHidden(page) {
 
 async function depth(page) {
   const name = await page.locator("select").inputValue();
-  return page.evaluate(async (name) => (await fetch(`/api/v3/depth?symbol=${name}&limit=15`)).json(), name);
+  return page.evaluate(async (name) => (await fetch(`/api/v3/depth?symbol=${name}&limit=20`)).json(), name);
 }
 
 /** Where nobody publishes any more, what is shown is exactly what the gateway has, and is said to be old. */

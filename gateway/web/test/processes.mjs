@@ -7,6 +7,8 @@ import { join } from "node:path";
 import { createInterface } from "node:readline";
 
 const PATIENCE_MS = 60_000;
+/** The store takes whole segments: they are small. */
+const SEGMENTS = ["--segment-pages", "2", "--journal-pages", "8"];
 
 /** Looks until `look` finds something. */
 export async function until(what, look) {
@@ -41,12 +43,12 @@ export class Bus {
   }
 
   publish(feed) {
-    return this.start("publish", "--bus", this.directory, "--feed", feed, "--speed", "2000");
+    return this.start("publish", "--bus", this.directory, "--feed", feed, "--speed", "2000", ...SEGMENTS);
   }
 
   store() {
     const small = ["--hot-bytes", "200000", "--table-bytes", "200000", "--interval-ms", "20"];
-    return this.start("store", this.directory, ...small, "--wait-seconds", "30");
+    return this.start("store", this.directory, ...small);
   }
 
   subscribe(tier) {

@@ -14,10 +14,10 @@ export class Chart {
   private readonly volumes;
 
   constructor(digits: number, controls: HTMLElement) {
-    const frame = el("div", "frame");
-    this.element = panel("chart", "Price", frame);
+    const canvas = el("div", "canvas");
+    this.element = panel("chart", "Price", el("div", "frame", canvas));
     this.element.querySelector("h2")!.append(controls);
-    this.chart = createChart(frame, {
+    this.chart = createChart(canvas, {
       autoSize: true,
       layout: { background: { type: ColorType.Solid, color: "#10151c" }, textColor: "#93a1b3", attributionLogo: true },
       grid: { vertLines: { color: "#1b232d" }, horzLines: { color: "#1b232d" } },

@@ -4,7 +4,7 @@ import type { Depth, LevelText, SymbolInfo } from "../api";
 import { el, panel, setText } from "../dom";
 import { count, decimals } from "../format";
 
-const LEVELS = 15;
+const LEVELS = 20;
 
 class Row {
   readonly element: HTMLElement;

@@ -5,7 +5,7 @@ import { el, panel, setClass, setText } from "../dom";
 import { clockTime, decimals } from "../format";
 import type { Print } from "./feed";
 
-const ROWS = 36;
+const ROWS = 42;
 
 class Row {
   readonly element = el("div", "print");
