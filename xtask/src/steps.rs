@@ -4,7 +4,7 @@
 
 #![allow(clippy::print_stderr)]
 
-use crate::{Workspace, check_floors, check_tidy, clients::environments, refuse};
+use crate::{Workspace, check_floors, check_tidy, clients::environments, page, page_browser, refuse};
 use anyhow::{Context, Result};
 use std::{
     process::{Command, Stdio},

@@ -78,7 +78,10 @@ export class Table<Row> {
 
   private addRow(): HTMLTableRowElement {
     const row = this.body.insertRow();
-    this.columns.forEach(() => row.insertCell());
+    for (const { title } of this.columns) {
+      // Where there is no room for a heading, each cell says what it is.
+      row.insertCell().dataset["title"] = title;
+    }
     return row;
   }
 }

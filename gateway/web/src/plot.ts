@@ -27,7 +27,7 @@ export class Plot {
         legend: { show: false },
         cursor: { drag: { x: false, y: false } },
         scales: { x: { range: (_, first, last) => [Math.min(first, last - SECONDS_MIN), last] }, y: { range: (_, __, most) => [0, most > 0 ? most * 1.1 : 1] } },
-        axes: [{ ...AXIS, space: 80, values: (_, ticks) => ticks.map(timeOfDay) }, { ...AXIS, size: 70, values: (_, ticks) => ticks.map((it) => text(it)) }],
+        axes: [{ ...AXIS, space: 80, size: 30, values: (_, ticks) => ticks.map(timeOfDay) }, { ...AXIS, size: 70, values: (_, ticks) => ticks.map((it) => text(it)) }],
         series: [{}, { label: title, stroke: options.color, width: 1.5, fill: `${options.color}22`, points: { show: false } }],
       },
       [[], []],

@@ -16,7 +16,6 @@ const SUBSCRIBERS: Column<SubscriberStats>[] = [
   { title: "state", text: (it) => (it.alive ? "alive" : "gone"), className: (it) => (it.alive ? "good" : "bad") },
   { title: "tier", text: (it) => it.tier, className: "text" },
   { title: "phase", text: (it) => it.phase, className: "text" },
-  { title: "source", text: (it) => it.source, className: "text", hint: "Where its events come from" },
   { title: "position", text: (it) => count(it.position), hint: "The sequence that it reads next" },
   { title: "lag", text: (it) => count(it.behind), className: (it) => lateness(it.behind_ms), hint: "Records behind the latest" },
   { title: "lag in time", text: (it) => milliseconds(it.behind_ms), className: (it) => lateness(it.behind_ms) },
@@ -27,6 +26,7 @@ const SUBSCRIBERS: Column<SubscriberStats>[] = [
   { title: "gaps", text: (it) => count(it.skips), className: (it) => (it.skips > 0 ? "bad" : ""), hint: "How often it skipped records" },
   { title: "skipped", text: (it) => count(it.sequences_skipped), hint: "Records that it skipped" },
   { title: "last gap", text: (it) => (it.last_gap[1] > 0 ? `${count(it.last_gap[0])} – ${count(it.last_gap[1])}` : "–") },
+  { title: "source", text: (it) => it.source, className: "text", hint: "Where its events come from" },
   { title: "conflated", text: (it) => count(it.conflated), hint: "Events that were merged into later ones" },
   { title: "heard", text: (it) => (it.age_ms === null ? "–" : `${milliseconds(it.age_ms)} ago`) },
 ];

@@ -82,7 +82,7 @@ function PAGES() {
     },
     subscribers: async (page) => {
       await page.waitForFunction(() => document.querySelectorAll(".subscribers tbody tr").length >= 3);
-      await moves(page, ".subscribers tbody tr:first-child td:nth-child(6)");
+      await moves(page, ".subscribers tbody tr:first-child td:nth-child(5)");
       const tiers = await page.locator(".subscribers tbody td:nth-child(3)").allInnerTexts();
       assert(tiers.includes("realtime") && tiers.includes("delayed"), tiers.join());
     },
