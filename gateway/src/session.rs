@@ -209,6 +209,8 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Session<S> {
         let mut pings = interval(limits.ping_interval);
         pings.set_missed_tick_behavior(MissedTickBehavior::Delay);
         pings.tick().await;
+        // Nobody listened while history was told.
+        self.heard = Instant::now();
         let client = Arc::clone(&self.client);
         let mut texts = Vec::new();
         loop {
