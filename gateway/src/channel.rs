@@ -1,7 +1,5 @@
 //! What a client can subscribe to: the names of streams, as `btcusdt@depth@100ms`.
 
-use std::fmt;
-
 /// How often a channel speaks.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub enum Cadence {
@@ -74,28 +72,6 @@ impl StreamName {
             _ => return None,
         };
         Some(Self { text: text.to_owned(), instrument: instrument.to_ascii_lowercase(), channel })
-    }
-}
-
-impl fmt::Display for Channel {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let cadence = match self {
-            Self::Trade => return f.write_str("trade"),
-            Self::BookTicker => return f.write_str("bookTicker"),
-            Self::Depth(cadence) => {
-                f.write_str("depth")?;
-                cadence
-            }
-            Self::Partial { levels, cadence } => {
-                write!(f, "depth{levels}")?;
-                cadence
-            }
-        };
-        match cadence {
-            Cadence::Realtime => Ok(()),
-            Cadence::Every100Ms => f.write_str("@100ms"),
-            Cadence::EverySecond => f.write_str("@1000ms"),
-        }
     }
 }
 
